@@ -1,0 +1,22 @@
+//! What an FFMesh node knows and decides, without any I/O.
+//!
+//! Nothing in this crate opens a socket or a file, reads a clock or draws a random number: callers pass in
+//! events and the time, and carry out what comes back. So a whole mesh runs in one test, and every rule can be
+//! tested without a network.
+//!
+//! - [`id`]: names of nodes and meshes
+//! - [`target`]: what a flow is to be connected to
+//! - [`reason`]: why a flow ended
+//! - [`policy`]: what may be dialled through a node, and by whom
+//! - [`wire`]: the messages that nodes exchange, and their framing
+//! - [`label`]: the labels of circuits
+//! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
+
+pub mod id;
+pub mod label;
+pub mod neighbor;
+pub mod policy;
+pub mod reason;
+pub mod target;
+pub mod time;
+pub mod wire;

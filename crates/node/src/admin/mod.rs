@@ -1,0 +1,34 @@
+//! The admin API: HTTP over the Unix socket in the state directory.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use ffmesh_api as api;
+use ffmesh_core::id::NodeId;
+use ffmesh_core::target::Target;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A future that can be kept in a box.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Both directions of a flow's bytes; shutting the writer down ends that direction only.
+pub trait FlowIo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> FlowIo for T {}
+
+/// What the admin API can see and do of a node. The node implements it; tests use a double.
+pub trait Control: Send + Sync + 'static {
+    /// The node at a glance.
+    fn status(&self) -> api::Status;
+    /// Its neighbours, by id.
+    fn peers(&self) -> Vec<api::Peer>;
+    /// Its local listeners, in the file's order.
+    fn proxies(&self) -> Vec<api::Proxy>;
+    /// Its flows.
+    fn flows(&self) -> api::Flows;
+    /// One round trip to a node, end to end; at most 5 s.
+    fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
+    /// Opens a flow to a target behind a node (`ffmesh nc`).
+    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>>;
+    /// Makes a token.
+    fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error>;
+}

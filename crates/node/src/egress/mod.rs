@@ -1,0 +1,1 @@
+//! Policy check, name resolution and dialling of targets.
