@@ -30,13 +30,12 @@ pub(super) fn plain(ip: IpAddr) -> Plain {
 
 /// The IPv4 address that a translator takes out of `ip`.
 fn translated(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = ip.segments();
-    let join = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match (a, b, c, d, e, f) {
+    let join = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match ip.segments() {
         // `::` and `::1` lie in the IPv4-compatible range but mean what they always mean.
-        (0, 0, 0, 0, 0, 0) if high != 0 || low > 1 => Some(join(high, low)),
-        (0x64, 0xff9b, 0, 0, 0, 0) => Some(join(high, low)),
-        (0x2002, high, low, ..) => Some(join(high, low)),
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => join(high, low),
+        [0x2002, high, low, ..] => join(high, low),
         _ => None,
     }
 }
@@ -52,9 +51,8 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8, what: &'static str) -> Speci
     Special { net: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)), what }
 }
 
-const fn v6(segments: [u16; 8], prefix: u8, what: &'static str) -> Special {
-    let [a, b, c, d, e, f, g, h] = segments;
-    Special { net: IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix)), what }
+const fn v6(ip: Ipv6Addr, prefix: u8, what: &'static str) -> Special {
+    Special { net: IpNet::V6(Ipv6Net::new_assert(ip, prefix)), what }
 }
 
 const METADATA: &str = "a cloud's metadata service";
@@ -68,15 +66,15 @@ const SPECIAL: [Special; 14] = [
     v4(192, 0, 0, 192, 32, METADATA),
     v4(224, 0, 0, 0, 4, "a multicast address"),
     v4(240, 0, 0, 0, 4, "a reserved or broadcast address"),
-    v6([0; 8], 128, "the unspecified address"),
-    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, "a link-local address"),
-    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, "a site-local address"),
-    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "a multicast address"),
-    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, METADATA),
-    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128, METADATA),
+    v6(Ipv6Addr::UNSPECIFIED, 128, "the unspecified address"),
+    v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, "a link-local address"),
+    v6(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, "a site-local address"),
+    v6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, "a multicast address"),
+    v6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128, METADATA),
+    v6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, METADATA),
     // Where in the address the IPv4 one stands is the operator's choice (RFC 8215, section 5), so it can't be
     // looked at.
-    v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48, "an address of a local NAT64 translator"),
+    v6(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48, "an address of a local NAT64 translator"),
 ];
 
 /// The special range that `ip` lies in.
