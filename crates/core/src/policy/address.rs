@@ -30,12 +30,12 @@ pub(super) fn plain(ip: IpAddr) -> Plain {
 
 /// The IPv4 address that a translator takes out of `ip`.
 fn translated(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let join = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match ip.segments() {
         // `::` and `::1` lie in the IPv4-compatible range but mean what they always mean.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => join(high, low),
-        [0x2002, high, low, ..] => join(high, low),
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+        }
         _ => None,
     }
 }
