@@ -43,7 +43,8 @@ impl Lab {
             return None;
         }
         let lock = std::env::temp_dir().join("ffmesh-lab.lock");
-        let alone = File::options().create(true).truncate(false).write(true).open(lock).expect("open the lock");
+        let alone =
+            File::options().create(true).truncate(false).write(true).open(lock).expect("open the lock");
         alone.lock().expect("wait for the lab before this one");
         remove_stale();
         raise_open_files();
@@ -157,7 +158,9 @@ fn remove_stale() {
     for dir in [NAMESPACES, NAMESPACE_FILES] {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(owner) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
+            let Some(owner) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else {
+                continue;
+            };
             let Ok(owner) = owner.parse::<u32>() else { continue };
             if owner == std::process::id() || !Path::new(&format!("/proc/{owner}")).exists() {
                 remove(&name);

@@ -74,7 +74,8 @@ impl Net {
         let enter = || {
             let namespace = std::fs::File::open(namespace_path(self.name())).expect("the namespace exists");
             let namespace = std::os::fd::AsFd::as_fd(&namespace);
-            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).expect("enter the namespace");
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+                .expect("enter the namespace");
             work()
         };
         std::thread::scope(|scope| match scope.spawn(enter).join() {

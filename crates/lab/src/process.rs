@@ -133,8 +133,11 @@ impl Process {
     pub fn listens_on_udp(&self, port: u16) -> bool {
         let wanted = format!(":{port:04X}");
         ["udp", "udp6"].iter().any(|table| {
-            let table = std::fs::read_to_string(format!("/proc/{}/net/{table}", self.pid())).unwrap_or_default();
-            table.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&wanted)))
+            let table =
+                std::fs::read_to_string(format!("/proc/{}/net/{table}", self.pid())).unwrap_or_default();
+            table
+                .lines()
+                .any(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&wanted)))
         })
     }
 

@@ -91,7 +91,8 @@ impl Service {
     pub fn source(net: &Net, address: &str) -> Self {
         Self::new(net, address, |conn| {
             let Ok(request) = conn.receive(REQUEST_LEN) else { return };
-            let number = |range: std::ops::Range<usize>| request[range].try_into().map_or(0, u64::from_be_bytes);
+            let number =
+                |range: std::ops::Range<usize>| request[range].try_into().map_or(0, u64::from_be_bytes);
             let _ = conn.send_random(number(0..8), number(8..16));
         })
     }
