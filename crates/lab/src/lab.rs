@@ -1,9 +1,9 @@
 //! The laboratory: namespaces and wires that go away with it.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::net::Net;
@@ -28,7 +28,7 @@ const OPEN_FILES: u64 = 65_536;
 pub struct Lab {
     name: String,
     program: Option<PathBuf>,
-    nets: RefCell<Vec<Net>>,
+    nets: Mutex<Vec<Net>>,
     dir: tempfile::TempDir,
     _alone: File,
 }
@@ -49,7 +49,7 @@ impl Lab {
         remove_stale();
         raise_open_files();
         let dir = tempfile::Builder::new().prefix("ffm-").tempdir().expect("make a temporary directory");
-        let nets = RefCell::default();
+        let nets = Mutex::default();
         Some(Self { name: name.to_owned(), program: None, nets, dir, _alone: alone })
     }
 
@@ -72,7 +72,7 @@ impl Lab {
     pub fn net(&self, name: &str) -> Net {
         let unique = format!("{PREFIX}{}-{}-{name}", std::process::id(), self.name);
         let net = Net::make(unique, name.to_owned());
-        self.nets.borrow_mut().push(net.clone());
+        self.nets.lock().expect("no test panics with it").push(net.clone());
         net
     }
 
@@ -95,19 +95,36 @@ impl Lab {
         }
     }
 
+    /// How many namespaces it has.
+    ///
+    /// # Panics
+    /// Never in a test that has not failed already.
+    pub fn nets(&self) -> usize {
+        self.nets.lock().expect("no test panics with it").len()
+    }
+
     /// A node of the lab's program in a namespace. `yaml` is its configuration without `node_id` and `state_dir`.
     ///
     /// # Panics
     /// When the lab has no program.
     pub fn node(&self, net: &Net, id: &str, yaml: &str) -> Node {
+        self.node_in(net, id, id, yaml)
+    }
+
+    /// The same with a directory of another name than the node's id, for two nodes of one id.
+    ///
+    /// # Panics
+    /// When the lab has no program.
+    pub fn node_in(&self, net: &Net, id: &str, dir: &str, yaml: &str) -> Node {
         let program = self.program.as_deref().expect("Lab::with_program comes first");
-        Node::new(program, net, id, &self.dir().join(id), yaml)
+        Node::new(program, net, id, &self.dir().join(dir), yaml)
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for net in self.nets.borrow_mut().drain(..) {
+        let nets = self.nets.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for net in nets.drain(..) {
             remove(net.name());
         }
     }

@@ -95,7 +95,7 @@ impl Net {
     pub fn hosts(&self, entries: &[(&str, &str)]) {
         let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
         for (name, address) in entries {
-            text.push_str(&format!("{address} {name}\n"));
+            text += &[*address, " ", *name, "\n"].concat();
         }
         write_namespace_file(self.name(), "hosts", &text);
     }
