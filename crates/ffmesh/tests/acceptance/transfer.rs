@@ -133,7 +133,7 @@ fn a_node_that_was_dialled_is_an_ingress_too(name: &str, family: Family) {
     let address = pair.proxy("echo");
     pair.server.net().inside(|| {
         in_parallel(100, 100, |n| {
-            Conn::open(&address).unwrap().echo(&RandomBytes::take(n as u64, 50_000)).unwrap()
+            Conn::open(&address).unwrap().echo(&RandomBytes::take(n as u64, 50_000)).unwrap();
         });
     });
     pair.server.wait_for_record(Role::Ingress, "source", Reason::Done);
