@@ -161,7 +161,7 @@ impl Transport {
 
 /// A link's name of `node` in `mesh`, as certificates have it.
 pub fn server_name(credentials: &Credentials, node: &NodeId) -> String {
-    node.dns_name(credentials.mesh())
+    node.dns_name(&credentials.mesh())
 }
 
 fn asks_to_join(incoming: &Incoming) -> bool {

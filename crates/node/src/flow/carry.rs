@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ffmesh_core::reason::Reason;
 use ffmesh_core::wire::Message;
 use noq::{ConnectionError, PathId, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 use super::table::Flow;
@@ -43,8 +44,8 @@ pub(super) enum Side {
 
 /// What stands before the bytes that a stream brings.
 pub(super) enum Head {
-    /// SYN_ACK_DATA, still to come
-    Ack,
+    /// SYN_ACK_DATA, still to come; who waits for it is told
+    Ack(Option<oneshot::Sender<()>>),
     /// These bytes, read with SYN_DATA
     Bytes(Vec<u8>),
 }
@@ -135,7 +136,11 @@ impl Carrier<'_> {
     async fn to_local(&self, local: &Stream, recv: &mut RecvStream, head: Head) -> Result<(), End> {
         let first = match head {
             Head::Bytes(first) => first,
-            Head::Ack => self.acknowledged(recv).await?,
+            Head::Ack(told) => {
+                let rest = self.acknowledged(recv).await?;
+                told.map(|told| told.send(()));
+                rest
+            }
         };
         let mut chunks = [const { Bytes::new() }; MAX_CHUNKS];
         if !first.is_empty() {

@@ -10,9 +10,9 @@ mod open;
 mod serve;
 mod table;
 
-pub use open::{Opened, OpenContext, open, ping};
+pub use open::{OpenContext, Opened, open, ping, request};
 pub use serve::{ServeContext, serve};
-pub use table::{Flow, FlowLimits, FlowStart, Flows, ProxyTotals};
+pub use table::{FlowLimits, Flows};
 
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use noq::{ReadError, RecvStream, SendStream, WriteError};
 
 /// How long the first frame of a stream may take to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest enrolment or renewal request and answer.
+const MAX_REQUEST: usize = 64 << 10;
 
 /// Why a stream's first frame did not come.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::carry::{Carrier, End, Head, Side, lost, write_end};
 use super::table::{Flow, FlowStart, Flows};
-use super::{read_head, write_head};
+use super::{MAX_REQUEST, read_head, write_head};
 use crate::local::Stream;
 use crate::session::{Session, SessionError, Sessions};
 
@@ -36,7 +36,7 @@ pub struct OpenContext {
 }
 
 /// What a flow is opened for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Opened {
     /// The proxy it came through
     pub proxy: Arc<str>,
@@ -48,13 +48,13 @@ pub struct Opened {
     pub client: Option<String>,
     /// The proxy's `idle_timeout`
     pub idle_timeout: Option<Duration>,
-    /// Told once the target is connected or the flow has ended with this reason
-    pub outcome: Option<oneshot::Sender<End>>,
+    /// Told once the target is connected
+    pub connected: Option<oneshot::Sender<()>>,
 }
 
-/// Carries a client's connection to its target, to the end. Whatever goes wrong, the client's connection is reset and
-/// the reason is in the table of flows.
-pub async fn open(context: &OpenContext, local: Stream, opened: Opened) {
+/// Carries a client's connection to its target, to the end, and returns how it ended. Whatever goes wrong, the client's
+/// connection is reset and the reason is in the table of flows.
+pub async fn open(context: &OpenContext, local: Stream, opened: Opened) -> End {
     let flow = context.flows.begin(FlowStart {
         id: format!("{:016x}", rand::random::<u64>()),
         role: api::Role::Ingress,
@@ -64,7 +64,8 @@ pub async fn open(context: &OpenContext, local: Stream, opened: Opened) {
         client: opened.client.clone(),
     });
     let (reason, detail) = run(context, &flow, local, opened).await;
-    context.flows.end(&flow, reason, detail);
+    context.flows.end(&flow, reason, detail.clone());
+    (reason, detail)
 }
 
 async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) -> End {
@@ -102,7 +103,7 @@ async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) 
         return write_end(&e);
     }
     let carrier = Carrier { session: &session, flow, side: Side::Ingress, idle_timeout: opened.idle_timeout };
-    carrier.carry(local, send, recv, Head::Ack).await
+    carrier.carry(local, send, recv, Head::Ack(opened.connected)).await
 }
 
 /// One round trip to a node, end to end, and the route it took. At most 5 s.
@@ -137,6 +138,27 @@ pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Re
     };
     let route = context.sessions.table().routes(node).into_iter().next().map(|route| route.nodes).unwrap_or_default();
     Ok(api::Ping { node_id: node.clone(), rtt_ms: rtt.as_secs_f64() * 1e3, route })
+}
+
+/// One request to a node that is no flow, and its answer of at most 64 KiB. At most 5 s, once there is a session.
+pub async fn request(sessions: &Sessions, node: &NodeId, syn: &Message, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let session = sessions.to(node).await.map_err(|e| e.to_string())?;
+    let answered = async {
+        let (mut send, mut recv) = stream(&session).await.map_err(|(reason, _)| reason.to_string())?;
+        write_head(&mut send, node, syn).await.map_err(|e| e.to_string())?;
+        send.write_all(bytes).await.map_err(|e| e.to_string())?;
+        send.finish().map_err(|e| e.to_string())?;
+        let (head, mut answer) = read_head(&mut recv).await.map_err(|e| e.to_string())?;
+        match head {
+            Message::SynAckData(ack) if ack.result => {}
+            Message::SynAckData(ack) => return Err(format!("refused: {}", ack.reason.unwrap_or(Reason::Refused))),
+            other => return Err(format!("answered with a message of type {}", other.number())),
+        }
+        let limit = MAX_REQUEST.saturating_sub(answer.len());
+        answer.extend(recv.read_to_end(limit).await.map_err(|e| e.to_string())?);
+        Ok(answer)
+    };
+    timeout(PING_TIMEOUT, answered).await.unwrap_or_else(|_| Err("no answer within 5 s".to_owned()))
 }
 
 async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {

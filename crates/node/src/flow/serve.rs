@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::carry::{Carrier, End, Head, Side};
 use super::table::{Flow, FlowStart, Flows};
-use super::{HEAD_TIMEOUT, read_head, write_head};
+use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
 use crate::egress::Egress;
 use crate::identity::Issuer;
 use crate::metrics::{Counters, ErrorKind};
@@ -21,8 +21,6 @@ use crate::session::Session;
 
 /// Streams that one node may open a second, on average and at once.
 const MAX_OPENS_PER_SECOND: u32 = 20_000;
-/// Longest enrolment or renewal request.
-const MAX_REQUEST: usize = 64 << 10;
 
 /// What serving flows needs of the node.
 #[derive(Debug, Clone)]
@@ -98,7 +96,7 @@ async fn serve_flow(
     let caller = Caller { id: peer, groups: &session.peer().groups };
     let dialled = async {
         context.flows.admit()?;
-        context.egress.dial(&caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
+        context.egress.dial(caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
     };
     let stopped = send.stopped();
     let dialled = tokio::select! {

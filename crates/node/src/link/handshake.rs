@@ -141,14 +141,14 @@ pub(super) async fn write(stream: &mut SendStream, to: &NodeId, message: &Messag
 }
 
 fn identity(context: &LinkContext, connection: &Connection) -> Result<PeerIdentity, LinkError> {
-    PeerIdentity::of(connection, context.credentials.mesh()).map_err(|e| {
+    PeerIdentity::of(connection, &context.credentials.mesh()).map_err(|e| {
         connection.close(VarInt::from_u32(code::REFUSED), b"certificate not accepted");
         LinkError(e.to_string())
     })
 }
 
 fn check(context: &LinkContext, peer: &PeerIdentity, syn: &SynMsg) -> Result<(), LinkError> {
-    let own = context.credentials.id();
+    let own = context.credentials.node_id();
     if syn.version != VERSION {
         return Err(LinkError(format!(
             "protocol version {} meets version {VERSION}: update the older of the two nodes",

@@ -67,8 +67,8 @@ impl LinkContext {
     fn syn(&self) -> SynMsg {
         SynMsg {
             version: ffmesh_core::wire::VERSION,
-            node_id: self.credentials.id().clone(),
-            mesh: self.credentials.mesh().clone(),
+            node_id: self.credentials.node_id(),
+            mesh: self.credentials.mesh(),
             epoch: self.epoch,
             capabilities: self.capabilities.clone(),
         }

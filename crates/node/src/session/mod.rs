@@ -151,7 +151,7 @@ impl Sessions {
 
     /// The session with a node, dialled if there is none. Waits [`ROUTE_WAIT`] for a route.
     pub async fn to(&self, node: &NodeId) -> Result<Session, SessionError> {
-        if node == self.context.credentials.id() {
+        if node == self.context.credentials.node_id() {
             let detail = format!("{node} is this node: a flow to its own services needs no mesh");
             return Err(SessionError { reason: Reason::NoRoute, detail });
         }
@@ -185,7 +185,7 @@ impl Sessions {
             .await
             .map_err(|_| format!("session of {origin}: no handshake within 5 s"))?
             .map_err(|e| format!("session of {origin}: {}", explain_connection_error(&e)))?;
-        let peer = PeerIdentity::of(&connection, self.context.credentials.mesh()).map_err(|e| e.to_string())?;
+        let peer = PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
         if peer.id != origin {
             connection.close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
             return Err(format!("{} came by a circuit of {origin}", peer.id));
@@ -256,7 +256,7 @@ impl Sessions {
                 .await
                 .map_err(|_| "no answer within 5 s".to_owned())?
                 .map_err(|e| explain_connection_error(&e))?;
-            let peer = PeerIdentity::of(&connection, self.context.credentials.mesh()).map_err(|e| e.to_string())?;
+            let peer = PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
             Ok::<_, String>((connection, peer))
         };
         match handshake.await {
@@ -303,7 +303,7 @@ impl Sessions {
         if old.dialled() == new.dialled() {
             return true;
         }
-        new.dialled() == (*self.context.credentials.id() < new.peer().id)
+        new.dialled() == (*self.context.credentials.node_id() < new.peer().id)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, Arc<Place>>> {
