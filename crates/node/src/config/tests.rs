@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -339,12 +340,13 @@ fn says_why_a_file_cannot_be_read() {
 fn bounds_what_a_small_file_can_become() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..30 {
-        laughs += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(", "));
+        let nine = vec![format!("*a{}", i - 1); 9].join(", ");
+        writeln!(laughs, "a{i}: &a{i} [{nine}]").unwrap();
     }
     assert!(problems(&laughs).contains("more than 100000 values"));
     let mut deep = "a0: &a0 [x]\n".to_owned();
     for i in 1..1_000 {
-        deep += &format!("a{i}: &a{i} [*a{}]\n", i - 1);
+        writeln!(deep, "a{i}: &a{i} [*a{}]", i - 1).unwrap();
     }
     assert!(problems(&deep).contains("nested deeper than 32 levels"));
     assert!(problems(&"[".repeat(1 << 19)).starts_with("c.yaml:1:"));
