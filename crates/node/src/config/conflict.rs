@@ -99,7 +99,7 @@ impl fmt::Display for Socket {
         match self {
             Self::Tcp(at) => write!(f, "{at}"),
             Self::Udp(at) => write!(f, "{at} (UDP)"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", shown(&path.to_string_lossy())),
         }
     }
 }

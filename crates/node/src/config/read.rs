@@ -208,8 +208,17 @@ fn rule(section: &Section<'_>, report: &mut Report<'_>) -> Option<policy::Rule> 
         ("from", "who, a list of \"*\", group:NAME and node:ID"),
         ("to", "what, a list of CIDR:ports, [v6 CIDR]:ports, name:ports, \"*:ports\" and unix:/path"),
     ] {
-        if !section.has(name) {
-            report.problem(section.place, &section.path(name), format!("is missing: expected {expected}"));
+        match section.value(name) {
+            None => {
+                report.problem(
+                    section.place,
+                    &section.path(name),
+                    format!("is missing: expected {expected}"),
+                );
+            }
+            // Nobody means a rule that never matches.
+            Some(list) if list.is_empty() => list.wrong(report, format!("is empty: expected {expected}")),
+            Some(_) => {}
         }
     }
     let from = section.list("from", report, value::subject);

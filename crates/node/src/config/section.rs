@@ -37,7 +37,11 @@ impl<'a> Value<'a> {
     /// The value as a section, of which keys outside `known` are problems.
     pub(super) fn section(&self, known: &[&str], report: &mut Report<'_>) -> Option<Section<'a>> {
         let Kind::Map(entries) = &self.node.kind else {
-            let message = format!("is {}: expected a section with the keys {}", what(self.node), list(known));
+            // `key:value` without a space is one word to YAML.
+            let colon = matches!(&self.node.kind, Kind::Scalar(text) if text.contains(':'));
+            let hint = if colon { "; a space stands between a key's colon and its value" } else { "" };
+            let keys = list(known);
+            let message = format!("is {}: expected a section with the keys {keys}{hint}", what(self.node));
             self.wrong(report, message);
             return None;
         };
@@ -75,6 +79,11 @@ impl<'a> Value<'a> {
                 None
             }
         }
+    }
+
+    /// Whether it is a list without items.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.node.kind, Kind::List(items) if items.is_empty())
     }
 
     fn items(&self, nodes: &'a [Node]) -> Vec<Self> {

@@ -103,14 +103,12 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Du
 
 fn span(duration: Duration) -> String {
     let ms = duration.as_millis();
-    match ms {
-        0 => "0s".into(),
-        _ if ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
-        _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-        _ if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
-        _ => format!("{ms}ms"),
+    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
+        if ms.is_multiple_of(unit) && (ms > 0 || name == "s") {
+            return format!("{}{name}", ms / unit);
+        }
     }
+    format!("{ms}ms")
 }
 
 /// Bytes: a whole number alone or with `KiB`, `MiB`, `GiB`, `kB`, `MB` or `GB`.

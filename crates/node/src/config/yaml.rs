@@ -210,7 +210,10 @@ impl<'a> Builder<'a, '_, '_> {
 /// `text` for a message: no control characters, and not longer than anyone wants to read.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 64;
-    let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for c in text.chars().take(MOST) {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
     if text.chars().nth(MOST).is_some() {
         shown.push('…');
     }
@@ -234,7 +237,8 @@ fn too_many(span: &Span) -> Fault {
 }
 
 fn syntax(error: &ScanError) -> Fault {
-    let mut message = format!("not YAML: {}", error.info());
+    let info = error.info();
+    let mut message = format!("not YAML: {}", info.replace(char::is_control, "?"));
     message.push_str(match error.kind() {
         ErrorKind::MissingAnchorOrAliasName | ErrorKind::UnknownAnchor => {
             "; a value that starts with * or & stands in quotes, as in \"*\""
