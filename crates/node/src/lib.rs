@@ -5,4 +5,5 @@ pub mod config;
 pub mod egress;
 pub mod identity;
 pub mod local;
+pub mod socket;
 pub mod state;
