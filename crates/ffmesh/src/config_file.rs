@@ -9,13 +9,11 @@ use ffmesh_core::id::NodeId;
 use ffmesh_node::config::{Address, Config};
 use tempfile::NamedTempFile;
 
-pub(crate) use parser::{Loaded, Problem, Problems};
-
 use crate::failure::{Failure, Outcome};
 
 /// Reads and checks a file. Its warnings are for `up` and `check`.
 pub(crate) fn load(path: &Path) -> Outcome<Config> {
-    read(path).map(|loaded| loaded.config).map_err(Failure::usage)
+    Config::load(path).map(|loaded| loaded.config).map_err(Failure::usage)
 }
 
 /// Reads and checks a file if it exists.
@@ -24,11 +22,6 @@ pub(crate) fn load_if_there(path: &Path) -> Outcome<Option<Config>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         _ => load(path).map(Some),
     }
-}
-
-/// Reads and checks a file: the one place that knows the parser.
-pub(crate) fn read(path: &Path) -> Result<Loaded, Problems> {
-    parser::load(path)
 }
 
 /// A new file on its way: it appears under its name when it is complete, and never over another file.
@@ -123,59 +116,6 @@ pub(crate) fn upstream_lines(upstreams: &[(NodeId, Address)], indent: &str) -> S
 /// A JSON string is a YAML string (YAML 1.2, section 1.3).
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// Stands in for `Config::load` and its types, field by field.
-mod parser {
-    use std::fmt;
-    use std::path::{Path, PathBuf};
-
-    use ffmesh_node::config::Config;
-
-    /// A configuration that was read, and what to say about it although it can be used.
-    #[derive(Debug)]
-    pub(crate) struct Loaded {
-        pub(crate) config: Config,
-        pub(crate) warnings: Vec<Problem>,
-    }
-
-    /// One problem.
-    #[derive(Debug)]
-    pub(crate) struct Problem {
-        pub(crate) file: Option<PathBuf>,
-        pub(crate) line: usize,
-        pub(crate) column: usize,
-        pub(crate) key: String,
-        pub(crate) message: String,
-    }
-
-    /// Why a file was not accepted.
-    #[derive(Debug)]
-    pub(crate) struct Problems(pub(crate) Vec<Problem>);
-
-    impl fmt::Display for Problem {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let file = self.file.as_deref().unwrap_or(Path::new("configuration")).display();
-            write!(f, "{file}: {}", self.message)
-        }
-    }
-
-    impl fmt::Display for Problems {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            self.0.iter().try_for_each(|problem| problem.fmt(f))
-        }
-    }
-
-    pub(super) fn load(path: &Path) -> Result<Loaded, Problems> {
-        let file = Some(path.to_owned());
-        match std::fs::read_to_string(path) {
-            Ok(_) => Ok(Loaded { config: Config { path: file, ..Config::default() }, warnings: Vec::new() }),
-            Err(error) => {
-                let message = error.to_string();
-                Err(Problems(vec![Problem { file, line: 0, column: 0, key: String::new(), message }]))
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -47,7 +47,7 @@ pub(crate) fn json(value: &impl Serialize) -> Outcome {
 }
 
 /// Writes a table to stdout, with a line instead when it has no rows.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<Cell>>, empty: &str) -> Outcome {
+pub(crate) fn table(header: &[Column], rows: Vec<Vec<Cell>>, empty: &str) -> Outcome {
     if rows.is_empty() {
         return line(empty);
     }
@@ -75,9 +75,11 @@ pub(crate) fn cell(text: impl AsRef<str>) -> Cell {
     Cell::new(format::escape(text.as_ref()))
 }
 
-/// A cell with a number, to the right.
-pub(crate) fn number(text: impl ToString) -> Cell {
-    Cell::new(text).set_alignment(comfy_table::CellAlignment::Right)
+/// A column: its name, and the side that its cells stand on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Column {
+    Text(&'static str),
+    Number(&'static str),
 }
 
 /// What a state means to its reader.
@@ -100,11 +102,14 @@ pub(crate) fn state(text: impl AsRef<str>, tone: Tone) -> Cell {
 }
 
 /// A table without lines, in the terminal's width when there is a terminal.
-pub(crate) fn draw(header: &[&str], rows: Vec<Vec<Cell>>) -> String {
+pub(crate) fn draw(header: &[Column], rows: Vec<Vec<Cell>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if !header.is_empty() {
-        table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+        let name = |column: &Column| match column {
+            Column::Text(name) | Column::Number(name) => Cell::new(name).add_attribute(Attribute::Bold),
+        };
+        table.set_header(header.iter().map(name));
     }
     table.add_rows(rows);
     let width = table.width();
@@ -116,8 +121,11 @@ pub(crate) fn draw(header: &[&str], rows: Vec<Vec<Cell>>) -> String {
     if let Some(width) = width {
         table.set_width(width);
     }
-    for column in table.column_iter_mut() {
+    for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
+        if matches!(header.get(i), Some(Column::Number(_))) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
@@ -149,7 +157,8 @@ mod tests {
 
     #[test]
     fn tables_align_without_trailing_blanks() {
-        let rows = vec![vec![cell("a\x1b[2J"), number(5)], vec![state("up", Tone::Good), number(1_000)]];
-        assert_eq!(draw(&["NAME", "N"], rows), "NAME          N\na\\u{1b}[2J     5\nup         1000");
+        let rows = vec![vec![cell("a\x1b[2J"), cell("5")], vec![state("up", Tone::Good), cell("1000")]];
+        let text = draw(&[Column::Text("NAME"), Column::Number("N")], rows);
+        assert_eq!(text, "NAME           N\na\\u{1b}[2J     5\nup          1000");
     }
 }

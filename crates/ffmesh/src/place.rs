@@ -65,7 +65,7 @@ pub(crate) fn is_default(state: &StateDir, id: &NodeId) -> bool {
 
 /// Whether the directory has an identity.
 pub(crate) fn has_identity(state: &StateDir) -> bool {
-    identity::credential_paths(state).iter().any(|path| path.exists())
+    identity::is_enrolled(state)
 }
 
 /// Whether a node answers on the directory's socket.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use ffmesh_node::config::{Config, Problem};
 use serde::Serialize;
 
 use crate::args::Show;
-use crate::config_file::{self, Problem};
 use crate::failure::{Failure, Outcome};
 use crate::{format, output, place};
 
@@ -44,7 +44,7 @@ impl From<Problem> for Entry {
 /// Exit status 2 when the file has errors; warnings alone are no error.
 pub(crate) fn check(argument: Option<PathBuf>, show: &Show) -> Outcome {
     let file = place::file(argument, &show.choice)?;
-    let (errors, warnings) = match config_file::read(&file) {
+    let (errors, warnings) = match Config::load(&file) {
         Ok(loaded) => {
             place::node_id(&show.choice, Some(&loaded.config))?;
             (Vec::new(), loaded.warnings)

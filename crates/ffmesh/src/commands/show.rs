@@ -12,7 +12,8 @@ use crate::args::{self, Show};
 use crate::client::Client;
 use crate::failure::Outcome;
 use crate::format::{age, bytes, count, duration, expiry, milliseconds, share};
-use crate::output::{self, Tone, cell, number, state};
+use crate::output::Column::{Number, Text};
+use crate::output::{self, Tone, cell, state};
 use crate::place;
 
 /// The key figures. Its JSON is that of the API, with the peers beside it.
@@ -106,7 +107,15 @@ pub(crate) async fn peers(show: &Show) -> Outcome {
     }
     let now = Timestamp::now();
     let rows = peers.iter().map(|peer| peer_row(peer, now)).collect();
-    let header = ["NODE", "STATE", "FOR", "RTT", "LOSS", "ADDRESS", "NOTE"];
+    let header = [
+        Text("NODE"),
+        Text("STATE"),
+        Number("FOR"),
+        Number("RTT"),
+        Number("LOSS"),
+        Text("ADDRESS"),
+        Text("NOTE"),
+    ];
     output::table(
         &header,
         rows,
@@ -136,9 +145,9 @@ fn peer_row(peer: &Peer, now: Timestamp) -> Vec<Cell> {
     vec![
         cell(peer.node_id.as_str()),
         state(word, tone),
-        number(age(peer.since, now)),
-        number(peer.rtt_ms.map_or("-".to_owned(), milliseconds)),
-        number(peer.loss.map_or("-".to_owned(), share)),
+        cell(age(peer.since, now)),
+        cell(peer.rtt_ms.map_or("-".to_owned(), milliseconds)),
+        cell(peer.loss.map_or("-".to_owned(), share)),
         cell(peer.address.as_deref().unwrap_or("-")),
         cell(notes.join(", ")),
     ]
@@ -151,8 +160,18 @@ pub(crate) async fn proxies(show: &Show) -> Outcome {
     if show.json {
         return output::json(&json);
     }
-    let header =
-        ["NAME", "STATE", "PROTOCOL", "LISTENS", "LEADS TO", "OPEN", "TOTAL", "FAILED", "UP", "DOWN"];
+    let header = [
+        Text("NAME"),
+        Text("STATE"),
+        Text("PROTOCOL"),
+        Text("LISTENS"),
+        Text("LEADS TO"),
+        Number("OPEN"),
+        Number("TOTAL"),
+        Number("FAILED"),
+        Number("UP"),
+        Number("DOWN"),
+    ];
     output::table(
         &header,
         proxies.iter().map(proxy_row).collect(),
@@ -171,11 +190,11 @@ fn proxy_row(proxy: &Proxy) -> Vec<Cell> {
         cell(&proxy.protocol),
         cell(&proxy.listen),
         cell(&proxy.target),
-        number(count(proxy.flows_open)),
-        number(count(proxy.flows_total)),
-        number(count(proxy.flows_failed)),
-        number(bytes(proxy.bytes_up)),
-        number(bytes(proxy.bytes_down)),
+        cell(count(proxy.flows_open)),
+        cell(count(proxy.flows_total)),
+        cell(count(proxy.flows_failed)),
+        cell(bytes(proxy.bytes_up)),
+        cell(bytes(proxy.bytes_down)),
     ]
 }
 
@@ -191,7 +210,18 @@ pub(crate) async fn flows(args: &args::Flows) -> Outcome {
     let ended = if args.open { &[][..] } else { &flows.ended[..flows.ended.len().min(limit)] };
     let open = if args.ended { &[][..] } else { &flows.open[flows.open.len().saturating_sub(limit)..] };
     let rows = ended.iter().rev().chain(open).map(|flow| flow_row(flow, Timestamp::now())).collect();
-    let header = ["STATE", "PROXY", "PEER", "TARGET", "CLIENT", "BEGAN", "FOR", "UP", "DOWN", "NOTE"];
+    let header = [
+        Text("STATE"),
+        Text("PROXY"),
+        Text("PEER"),
+        Text("TARGET"),
+        Text("CLIENT"),
+        Number("BEGAN"),
+        Number("FOR"),
+        Number("UP"),
+        Number("DOWN"),
+        Text("NOTE"),
+    ];
     output::table(&header, rows, "no flows")?;
 
     let left_out = |all: usize, shown: usize, wanted: bool, what: &str| {
@@ -228,10 +258,10 @@ fn flow_row(flow: &Flow, now: Timestamp) -> Vec<Cell> {
         cell(peer),
         cell(&flow.target),
         cell(flow.client.as_deref().unwrap_or("-")),
-        number(format!("{} ago", age(flow.started, now))),
-        number(duration(Duration::from_millis(flow.duration_ms))),
-        number(bytes(flow.bytes_up)),
-        number(bytes(flow.bytes_down)),
+        cell(format!("{} ago", age(flow.started, now))),
+        cell(duration(Duration::from_millis(flow.duration_ms))),
+        cell(bytes(flow.bytes_up)),
+        cell(bytes(flow.bytes_down)),
         cell(flow.detail.as_deref().unwrap_or_default()),
     ]
 }

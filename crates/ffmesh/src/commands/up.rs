@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ffmesh_node::config::Config;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -10,12 +11,12 @@ use crate::args::Choice;
 use crate::failure::{Failure, Outcome};
 use crate::format::shell_word;
 use crate::run::{raise_file_limit, run_node};
-use crate::{config_file, log, place};
+use crate::{log, place};
 
 /// Runs until SIGTERM or SIGINT, then ends in order; a second signal ends it at once.
 pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choice: &Choice) -> Outcome {
     let file = place::file(argument, choice)?;
-    let loaded = config_file::read(&file).map_err(Failure::usage)?;
+    let loaded = Config::load(&file).map_err(Failure::usage)?;
     let config = loaded.config;
     log::start(log_level, config.log.level, config.log.format)?;
     for warning in &loaded.warnings {
