@@ -9,14 +9,14 @@ pub mod state;
 
 pub mod identity;
 
-mod clock;
-mod driver;
-mod egress;
-mod flow;
-mod ingress;
-mod link;
-mod local;
-mod metrics;
-mod session;
-mod socket;
-mod transport;
+pub mod clock;
+pub mod driver;
+pub mod egress;
+pub mod flow;
+pub mod ingress;
+pub mod link;
+pub mod local;
+pub mod metrics;
+pub mod session;
+pub mod socket;
+pub mod transport;

@@ -14,6 +14,7 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::target::{Host, Target};
 use ffmesh_node::config::{Address, Config, Listen, LogFormat, Protocol, Proxy, ProxyTarget, Quic, Upstream};
 use ffmesh_node::identity::{self, InitOptions, JoinOptions, TokenOptions};
+use ffmesh_node::node::Node;
 use ffmesh_node::state::StateDir;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +24,7 @@ use crate::args::Demo;
 use crate::commands::up::Signals;
 use crate::failure::{Failure, Outcome};
 use crate::format::shell_word;
-use crate::run::{Running, raise_file_limit, run_node};
+use crate::run::{raise_file_limit, run_node};
 use crate::{log, output};
 
 /// Port of the proxy, unless it is taken.
@@ -60,8 +61,8 @@ pub(crate) async fn demo(args: &Demo) -> Outcome {
 }
 
 struct Mesh {
-    client: Running,
-    server: Running,
+    client: Node,
+    server: Node,
     nodes: [(NodeId, StateDir); 2],
 }
 

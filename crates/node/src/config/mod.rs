@@ -17,7 +17,8 @@ mod tests;
 mod value;
 mod yaml;
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -216,7 +217,7 @@ pub struct Mesh {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admin {
     /// `listen`: TCP address of console, API and metrics. Off by default.
-    pub listen: Option<std::net::SocketAddr>,
+    pub listen: Option<SocketAddr>,
 }
 
 /// `log`
@@ -266,5 +267,31 @@ impl Default for Mesh {
 impl Default for Log {
     fn default() -> Self {
         Self { level: tracing::Level::INFO, format: LogFormat::Text }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(ip, port) => SocketAddr::new(*ip, *port).fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Socks5 => "socks5",
+            Self::Http => "http",
+        })
     }
 }

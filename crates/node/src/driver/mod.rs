@@ -22,8 +22,10 @@ use crate::link::{Link, LinkEvent, Linked, code};
 use crate::metrics::{Counters, ErrorKind};
 use crate::socket::{Labels, SlotAddr};
 
-pub use circuits::{Circuit, CircuitError, MAX_CIRCUITS, MAX_SESSIONS_PER_ORIGIN, SLOTS};
-pub use routes::{Lost, Neighbor, Route, RoutingTable};
+pub use circuits::{Circuit, CircuitError};
+pub use routes::{Neighbor, Route, RoutingTable};
+
+use routes::Lost;
 
 /// Requests of sessions that may wait.
 const QUEUE: usize = 256;

@@ -23,7 +23,7 @@ use ffmesh_core::target::{Host, Target};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use network::{Network, Pending, System};
+pub use network::{Network, System};
 
 use crate::config::Config;
 use crate::local::Stream;
@@ -63,6 +63,12 @@ pub struct Egress {
     policy: ArcSwap<Policy>,
     network: Arc<dyn Network>,
     dials: Dials,
+}
+
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egress").field("policy", &self.policy).finish_non_exhaustive()
+    }
 }
 
 impl Egress {

@@ -179,7 +179,7 @@ impl Carrier<'_> {
     async fn write(&self, local: &Stream, mut chunks: &mut [Bytes]) -> Result<(), End> {
         let mut stalled = false;
         while !chunks.is_empty() {
-            let mut slices = [const { IoSlice::new(&[]) }; MAX_CHUNKS];
+            let mut slices = std::array::from_fn::<_, MAX_CHUNKS, _>(|_| IoSlice::new(&[]));
             for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
                 *slice = IoSlice::new(chunk);
             }

@@ -96,7 +96,7 @@ async fn serve_flow(
     let caller = Caller { id: peer, groups: &session.peer().groups };
     let dialled = async {
         context.flows.admit()?;
-        context.egress.dial(caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
+        context.egress.dial(&caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
     };
     let stopped = send.stopped();
     let dialled = tokio::select! {

@@ -4,10 +4,10 @@ mod holder;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -101,7 +101,7 @@ impl Ingress {
                         target: self.target.clone(),
                         client,
                         idle_timeout: self.idle_timeout,
-                        outcome: None,
+                        connected: None,
                     };
                     let context = context.clone();
                     tokio::spawn(async move { open(&context, local, opened).await });
@@ -194,12 +194,4 @@ fn explain_unix(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "its directory does not exist; create it".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// This machine's addresses, asked for once: what a wildcard listener listens on.
-pub fn own_addresses() -> &'static [IpAddr] {
-    static ADDRESSES: OnceLock<Vec<IpAddr>> = OnceLock::new();
-    ADDRESSES.get_or_init(|| {
-        if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip()).collect()
-    })
 }

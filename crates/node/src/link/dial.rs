@@ -134,8 +134,9 @@ async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result
     for at in resolve(&address).await? {
         match context.transport.connect_link(at, &name) {
             Ok(connecting) => {
+                let node = node.clone();
                 dials.spawn(async move {
-                    handshake::connect(connecting).await.map_err(|e| LinkError(format!("{at}: {e}")))
+                    handshake::connect(connecting, &node).await
                 });
             }
             Err(e) => error = LinkError(format!("{at}: {e}")),

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::wire::{Decoder, Message, SynAckMsg, SynMsg, VERSION, encode};
-use noq::{Connecting, Connection, RecvStream, SendStream, VarInt};
+use ffmesh_udp::canonical;
+use noq::{Connecting, Connection, ConnectionError, PathId, RecvStream, SendStream, VarInt};
 use tokio::sync::oneshot;
 
 use super::{Link, LinkContext, LinkEvent, code, run};
-use crate::identity::{PeerIdentity, explain_connection_error};
+use crate::identity::{Expected, PeerIdentity, explain_connection_error};
 use crate::transport::HANDSHAKE_TIMEOUT;
 
 /// How long a refused neighbour is given to read why.
@@ -49,13 +50,12 @@ impl ControlReader {
 }
 
 /// Completes the TLS handshake of a dialled connection.
-pub(super) async fn connect(connecting: Connecting) -> Result<Connection, LinkError> {
+pub(super) async fn connect(connecting: Connecting, node: &NodeId) -> Result<Connection, LinkError> {
+    let expected = Expected::dialled(canonical(connecting.remote_address()), node);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(e)) => Err(LinkError(explain_connection_error(&e))),
-        Err(_) => Err(LinkError::new(
-            "no answer within 5 s: check that the node runs, and that UDP reaches its port",
-        )),
+        Ok(Err(e)) => Err(LinkError(explain_connection_error(&e, &expected))),
+        Err(_) => Err(LinkError(explain_connection_error(&ConnectionError::TimedOut, &expected))),
     }
 }
 
@@ -68,10 +68,10 @@ pub(super) async fn open(context: &LinkContext, connection: Connection, node: &N
     }
     let opened = async {
         let (mut send, stream) =
-            connection.open_bi().await.map_err(|e| LinkError(explain_connection_error(&e)))?;
+            connection.open_bi().await.map_err(|e| closed(&connection, Some(node)).unwrap_or(LinkError(e.to_string())))?;
         write(&mut send, node, &Message::SynMsg(context.syn())).await?;
         let mut reader = ControlReader { stream, decoder: Decoder::default() };
-        let answer = reader.next().await.map_err(|e| closed(&connection).unwrap_or(e))?;
+        let answer = reader.next().await.map_err(|e| closed(&connection, Some(node)).unwrap_or(e))?;
         Ok::<_, LinkError>((send, reader, answer))
     };
     let (send, reader, answer) = limited(opened).await?;
@@ -97,9 +97,12 @@ pub(super) async fn open(context: &LinkContext, connection: Connection, node: &N
 pub async fn accept(context: &LinkContext, connection: Connection) -> Result<Link, LinkError> {
     let peer = identity(context, &connection)?;
     let opened = async {
-        let (send, stream) = connection.accept_bi().await.map_err(|e| LinkError(explain_connection_error(&e)))?;
+        let (send, stream) = connection
+            .accept_bi()
+            .await
+            .map_err(|e| closed(&connection, None).unwrap_or(LinkError(e.to_string())))?;
         let mut reader = ControlReader { stream, decoder: Decoder::default() };
-        let syn = reader.next().await?;
+        let syn = reader.next().await.map_err(|e| closed(&connection, None).unwrap_or(e))?;
         Ok::<_, LinkError>((send, reader, syn))
     };
     let (mut send, reader, first) = limited(opened).await?;
@@ -148,20 +151,20 @@ fn identity(context: &LinkContext, connection: &Connection) -> Result<PeerIdenti
 }
 
 fn check(context: &LinkContext, peer: &PeerIdentity, syn: &SynMsg) -> Result<(), LinkError> {
-    let own = context.credentials.node_id();
+    let (own, mesh) = (context.credentials.node_id(), context.credentials.mesh());
     if syn.version != VERSION {
         return Err(LinkError(format!(
             "protocol version {} meets version {VERSION}: update the older of the two nodes",
             syn.version
         )));
     }
-    if syn.node_id != peer.id || syn.mesh != *context.credentials.mesh() {
+    if syn.node_id != peer.id || syn.mesh != mesh {
         return Err(LinkError(format!(
             "claims to be {} of mesh {}, but its certificate is for {} of mesh {}",
             syn.node_id, syn.mesh, peer.id, peer.mesh
         )));
     }
-    if peer.id == *own {
+    if peer.id == own {
         return Err(LinkError(format!(
             "both ends are {own}: an upstream leads back to this node, or two machines share its state directory"
         )));
@@ -185,6 +188,8 @@ async fn limited<T>(step: impl Future<Output = Result<T, LinkError>>) -> Result<
 }
 
 /// Why a connection is closed already: a clearer reason than that of the stream that broke with it.
-fn closed(connection: &Connection) -> Option<LinkError> {
-    connection.close_reason().map(|e| LinkError(explain_connection_error(&e)))
+fn closed(connection: &Connection, dialled: Option<&NodeId>) -> Option<LinkError> {
+    let address = canonical(connection.path(PathId::ZERO)?.remote_address().ok()?);
+    let expected = dialled.map_or(Expected::accepted(address), |node| Expected::dialled(address, node));
+    connection.close_reason().map(|e| LinkError(explain_connection_error(&e, &expected)))
 }

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::identity::{Credentials, PeerIdentity};
 use crate::transport::Transport;
 
-pub use dial::{DialState, Dialler, Linked, dial_upstream};
+pub use dial::{Dialler, Linked, dial_upstream};
 pub use handshake::accept;
 
 /// Control messages that may wait for a link. A neighbour that leaves more than these unread is cut off.

@@ -1,5 +1,7 @@
 //! A link that is up: control messages both ways, probes, changes of address.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use ffmesh_core::neighbor::{Liveness, Probe};
 use ffmesh_core::wire::{Message, Ping, Pong, decode_datagram, encode_datagram};
@@ -9,7 +11,7 @@ use tokio::sync::mpsc;
 use super::handshake::{ControlReader, write};
 use super::{Link, LinkContext, LinkEvent, Vitals, code};
 use crate::clock;
-use crate::identity::explain_connection_error;
+use crate::identity::{Expected, explain_connection_error};
 
 /// Runs an admitted link to its end, and tells of it.
 pub(super) async fn run(
@@ -55,7 +57,7 @@ async fn converse(context: &LinkContext, link: &Link, mut reader: ControlReader)
                 }
                 Err(e) => {
                     if let Some(reason) = connection.close_reason() {
-                        return end(&reason);
+                        return end(link, &reason);
                     }
                     link.close(code::PROTOCOL, &e.0);
                     return e.0;
@@ -63,7 +65,7 @@ async fn converse(context: &LinkContext, link: &Link, mut reader: ControlReader)
             },
             datagram = connection.read_datagram() => match datagram {
                 Ok(datagram) => heard(link, &mut liveness, &datagram),
-                Err(e) => return end(&e),
+                Err(e) => return end(link, &e),
             },
             () = tokio::time::sleep_until(clock::instant(liveness.deadline())) => {}
         }
@@ -106,10 +108,11 @@ fn send_datagram(link: &Link, message: &Message) {
     let _ = link.0.connection.send_datagram(encode_datagram(link.node(), message).into());
 }
 
-fn end(error: &ConnectionError) -> String {
+fn end(link: &Link, error: &ConnectionError) -> String {
+    let address = link.address().map_or(SocketAddr::from(([0; 4], 0)), ffmesh_udp::canonical);
     match error {
         ConnectionError::LocallyClosed => "closed by this node".to_owned(),
         ConnectionError::Reset => "it restarted".to_owned(),
-        other => explain_connection_error(other),
+        other => explain_connection_error(other, &Expected::accepted(address)),
     }
 }

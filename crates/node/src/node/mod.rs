@@ -21,12 +21,12 @@ mod renew;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
-use ffmesh_core::policy::{self, Policy};
+use ffmesh_core::policy::Own;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::wire::Capability;
 use ffmesh_udp::Socket;
@@ -37,10 +37,10 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::config::{Config, Listen};
 use crate::driver::{Driver, DriverConfig};
-use crate::egress::Egress;
+use crate::egress::{self, Egress};
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
-use crate::ingress::{BindError, Ingress, own_addresses};
+use crate::ingress::{BindError, Ingress};
 use crate::link::{Dialler, LinkContext, dial_upstream};
 use crate::metrics::Counters;
 use crate::session::{SessionContext, Sessions};
@@ -52,6 +52,8 @@ use crate::transport::{Transport, TransportError};
 const LINK_EVENTS: usize = 1024;
 /// New sessions that may wait to be served.
 const OPENED_SESSIONS: usize = 64;
+/// How often this machine's addresses are looked at.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the neighbours are given to take in that this node ends.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -186,9 +188,11 @@ impl Node {
             issuer: issuer.clone(),
             config,
         });
+        let own_listeners = own_listeners(&parts.config, &listening, &admin_path).map_err(|e| state_error(&parts.state, e))?;
+        let egress = Arc::new(Egress::new(egress::policy(&parts.config, own_listeners)));
         let serving = ServeContext {
             flows: flows.clone(),
-            egress: Arc::new(Egress::new(policy(&parts.config, &listening, &admin_path))),
+            egress: egress.clone(),
             issuer,
             counters: counters.clone(),
         };
@@ -209,6 +213,7 @@ impl Node {
         for ingress in ingresses {
             tasks.spawn(ingress.run(opening.clone(), counters.clone()));
         }
+        tasks.spawn(follow_addresses(parts.clone(), egress, listening.clone(), admin_path));
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
@@ -248,23 +253,30 @@ fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {
     relay.into_iter().chain(identity.issuer.then_some(Capability::Issuer)).collect()
 }
 
-/// What may be dialled through this node: never its own listeners.
-fn policy(config: &Config, listening: &[SocketAddr], admin_path: &std::path::Path) -> Policy {
-    let services = config.services.iter().map(|service| policy::Service {
-        name: service.name.clone(),
-        target: service.target.clone(),
-        allow: service.allow.clone(),
-    });
+/// This node's own listeners, with the addresses that the machine has now.
+fn own_listeners(config: &Config, listening: &[SocketAddr], admin_path: &Path) -> io::Result<Own> {
+    let listeners = listening.iter().copied().chain(config.admin.listen).collect();
     let unix = config.proxies.iter().filter_map(|proxy| match &proxy.listen {
-        Listen::Unix(path) => Some(path.as_path()),
+        Listen::Unix(path) => Some(path.clone()),
         Listen::Port(..) => None,
     });
-    let own = policy::Own {
-        listeners: listening.iter().copied().chain(config.admin.listen).collect(),
-        addresses: own_addresses().to_vec(),
-        unix: unix.chain([admin_path]).map(|path| path.to_string_lossy().into_owned()).collect(),
-    };
-    Policy::new(config.access.clone(), services.collect(), own)
+    egress::own(listeners, &unix.chain([admin_path.to_owned()]).collect::<Vec<_>>())
+}
+
+/// Keeps the policy's picture of this machine's addresses: what a wildcard listener listens on changes with them.
+async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>, listening: Vec<SocketAddr>, admin_path: PathBuf) {
+    let mut last = None;
+    loop {
+        match own_listeners(&parts.config, &listening, &admin_path) {
+            Ok(own) if last.as_ref() != Some(&own) => {
+                egress.set_policy(egress::policy(&parts.config, own.clone()));
+                last = Some(own);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("addresses of this machine cannot be read: {error}"),
+        }
+        tokio::time::sleep(ADDRESS_INTERVAL).await;
+    }
 }
 
 fn state_error(state: &StateDir, error: io::Error) -> StartError {

@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
-use noq::{Connection, Incoming, VarInt};
+use noq::{Connection, ConnectionError, Incoming, VarInt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::driver::{Circuit, Driver, Route, RoutingTable};
-use crate::identity::{Credentials, PeerIdentity, explain_connection_error};
+use crate::identity::{Credentials, PeerIdentity};
 use crate::socket::{Labels, SlotAddr};
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport, server_name};
 
@@ -151,7 +151,7 @@ impl Sessions {
 
     /// The session with a node, dialled if there is none. Waits [`ROUTE_WAIT`] for a route.
     pub async fn to(&self, node: &NodeId) -> Result<Session, SessionError> {
-        if node == self.context.credentials.node_id() {
+        if *node == self.context.credentials.node_id() {
             let detail = format!("{node} is this node: a flow to its own services needs no mesh");
             return Err(SessionError { reason: Reason::NoRoute, detail });
         }
@@ -180,11 +180,11 @@ impl Sessions {
             return Err("the circuit it came by is gone".to_owned());
         };
         let connecting =
-            self.context.transport.accept_as(incoming, Kind::Session(slot)).map_err(|e| explain_connection_error(&e))?;
+            self.context.transport.accept_as(incoming, Kind::Session(slot)).map_err(|e| e.to_string())?;
         let connection = timeout(HANDSHAKE_TIMEOUT, connecting)
             .await
             .map_err(|_| format!("session of {origin}: no handshake within 5 s"))?
-            .map_err(|e| format!("session of {origin}: {}", explain_connection_error(&e)))?;
+            .map_err(|e| format!("session of {origin}: {}", end_text(&e)))?;
         let peer = PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
         if peer.id != origin {
             connection.close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
@@ -255,7 +255,7 @@ impl Sessions {
             let connection = timeout_at(deadline, connecting)
                 .await
                 .map_err(|_| "no answer within 5 s".to_owned())?
-                .map_err(|e| explain_connection_error(&e))?;
+                .map_err(|e| end_text(&e))?;
             let peer = PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
             Ok::<_, String>((connection, peer))
         };
@@ -303,10 +303,21 @@ impl Sessions {
         if old.dialled() == new.dialled() {
             return true;
         }
-        new.dialled() == (*self.context.credentials.node_id() < new.peer().id)
+        new.dialled() == (self.context.credentials.node_id() < new.peer().id)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, Arc<Place>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a session's connection ended, for the log.
+fn end_text(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            format!("the other node closed it: {}", String::from_utf8_lossy(&close.reason).escape_debug())
+        }
+        ConnectionError::Reset => "the other node restarted".to_owned(),
+        other => other.to_string().escape_debug().to_string(),
     }
 }

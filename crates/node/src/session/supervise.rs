@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{FIRST_SLOT, Session, SessionContext};
 use crate::driver::RoutingTable;
-use crate::identity::explain_connection_error;
 
 /// Between attempts to set up a circuit where there is a route.
 const REPOINT_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,7 +69,7 @@ pub(super) async fn supervise(
         }
     }
     let reason = session.0.connection.closed().await;
-    tracing::info!(peer = %node, "session closed: {}", explain_connection_error(&reason));
+    tracing::info!(peer = %node, "session closed: {}", super::end_text(&reason));
     if let Some((_, circuit)) = &session.0.dialled {
         let circuit = circuit.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(circuit) = circuit {
