@@ -71,7 +71,8 @@ impl Liveness {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.next_ping = now + if self.suspect(now) { SUSPECT_INTERVAL.min(self.interval) } else { self.interval };
+        self.next_ping =
+            now + if self.suspect(now) { SUSPECT_INTERVAL.min(self.interval) } else { self.interval };
         self.unanswered.push_back((seq, now));
         if self.unanswered.len() > LOSS_WINDOW {
             self.unanswered.pop_front();
@@ -124,7 +125,9 @@ impl Liveness {
     fn suspect(&self, now: Time) -> bool {
         let patience = SUSPECT_AFTER.max(self.srtt.unwrap_or_default() * 2);
         self.unanswered.back().is_some_and(|_| {
-            self.unanswered.iter().any(|(_, sent)| now - *sent >= patience && *sent + patience > self.last_heard)
+            self.unanswered
+                .iter()
+                .any(|(_, sent)| now - *sent >= patience && *sent + patience > self.last_heard)
         })
     }
 
@@ -234,7 +237,11 @@ mod tests {
             let mut live = Liveness::new(SECOND, ms(0));
             assert_eq!(run(&mut live, ms(0), ms(10_000 + death), Some(Duration::from_millis(5))), None);
             let dead = run(&mut live, ms(10_000 + death), ms(60_000), None).expect("never noticed");
-            assert!(dead - ms(10_000 + death) <= Duration::from_millis(3500), "{:?}", dead - ms(10_000 + death));
+            assert!(
+                dead - ms(10_000 + death) <= Duration::from_millis(3500),
+                "{:?}",
+                dead - ms(10_000 + death)
+            );
         }
     }
 

@@ -7,7 +7,6 @@ use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use ffmesh_node::admin::NC_PROTOCOL;
-use ffmesh_node::state::StateDir;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -19,6 +18,7 @@ use tokio::net::UnixStream;
 
 use crate::failure::{Failure, Outcome};
 use crate::format::{escape, shell_word};
+use crate::place::Node;
 
 /// How long a node may take to answer. Its slowest answer, a ping, takes 5 s; opening a flow 10 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ const MAX_ANSWER: usize = 256 << 20;
 /// A node that can be asked.
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
-    state: &'a StateDir,
+    node: &'a Node,
 }
 
 /// What the node answered when it did not do what it was asked.
@@ -66,8 +66,8 @@ pub(crate) fn describe(error: &api::Error) -> String {
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(state: &'a StateDir) -> Self {
-        Self { state }
+    pub(crate) fn new(node: &'a Node) -> Self {
+        Self { node }
     }
 
     /// The answer to GET, as the node wrote it and as its type.
@@ -127,7 +127,7 @@ impl<'a> Client<'a> {
     }
 
     async fn connect(&self) -> Outcome<SendRequest<Full<Bytes>>> {
-        let path = self.state.admin_socket();
+        let path = self.node.state.admin_socket();
         let stream = UnixStream::connect(&path).await.map_err(|error| self.unreachable(&error))?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
@@ -136,13 +136,20 @@ impl<'a> Client<'a> {
         Ok(sender)
     }
 
+    /// The file that starts the node, as far as it is known.
+    fn config(&self) -> String {
+        let path = self.node.config.as_ref().and_then(|config| config.path.as_deref());
+        path.map_or("CONFIG.yaml".to_owned(), |path| shell_word(&path.to_string_lossy()))
+    }
+
     fn unreachable(&self, error: &io::Error) -> Failure {
-        let dir = self.state.path();
+        let dir = self.node.state.path();
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::failed(format!(
-                "no node is running with the state directory {}\nstart it with `ffmesh CONFIG.yaml`; if another one \
+                "no node is running with the state directory {}\nstart it with `ffmesh {}`; if another one \
                  is meant, choose it with --node ID, --config FILE or --state-dir DIR",
-                dir.display()
+                dir.display(),
+                self.config()
             )),
             io::ErrorKind::PermissionDenied => Failure::failed(format!(
                 "the node with the state directory {} belongs to another user\nrun this as that user or as root: \

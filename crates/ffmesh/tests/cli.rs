@@ -180,6 +180,80 @@ fn where_no_node_runs_it_says_how_to_start_one() {
     }
 }
 
+/// Runs in `dir` with the state directory below it.
+fn run_in(dir: &Path, args: &[&str]) -> Output {
+    ffmesh(args).current_dir(dir).env("FFMESH_STATE_DIR", dir.join("state")).output().unwrap()
+}
+
+#[test]
+fn init_writes_a_file_that_is_valid_and_spares_what_exists() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_in(dir.path(), &["init", "a.yaml", "--node", "a", "--listen", "4000", "--mesh", "home"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for part in ["mesh home", "node a", "ffmesh a.yaml", "ffmesh token create --config a.yaml"] {
+        assert!(stdout(&output).contains(part), "{part:?} is missing in {}", stdout(&output));
+    }
+    let file = std::fs::read_to_string(dir.path().join("a.yaml")).unwrap();
+    assert!(file.contains("node_id: \"a\"") && file.contains("listen_port: 4000"), "{file}");
+    let output = run_in(dir.path(), &["check", "a.yaml"]);
+    assert!(output.status.success() && stdout(&output).contains("is valid\n"), "{output:?}");
+
+    // The identity is there: whatever is asked for, nothing changes.
+    for name in ["a.yaml", "b.yaml"] {
+        let output = run_in(dir.path(), &["init", name]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    }
+    assert_eq!(std::fs::read_to_string(dir.path().join("a.yaml")).unwrap(), file);
+    let mut names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a.yaml", "state"]);
+}
+
+#[test]
+fn init_takes_what_the_file_says_and_leaves_the_file_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "node_id: b\nstate_dir: mine # here\nquic: {listen_port: 4001}\n";
+    std::fs::write(dir.path().join("b.yaml"), text).unwrap();
+    let init = |args: &[&str]| ffmesh(args).current_dir(&dir).output().unwrap();
+    assert_eq!(init(&["init", "b.yaml", "--listen", "5000"]).status.code(), Some(2));
+    assert_eq!(init(&["init", "b.yaml", "--node", "c"]).status.code(), Some(2));
+    let output = init(&["init", "b.yaml", "--json"]);
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&made["node_id"], &made["listen_port"]), (&json!("b"), &json!(4001)));
+    assert_eq!(made["config_written"], false);
+    assert!(dir.path().join("mine").is_dir());
+    assert_eq!(std::fs::read_to_string(dir.path().join("b.yaml")).unwrap(), text);
+}
+
+#[test]
+fn init_leaves_nothing_where_the_file_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_in(dir.path(), &["init", "missing/a.yaml"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_token_is_made_without_a_running_node() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run_in(dir.path(), &["init", "a.yaml", "--advertise", "192.0.2.1:3334"]).status.success());
+    for args in [&["token", "create", "--json"][..], &["token", "create", "--json", "--config", "a.yaml"]] {
+        let output = run_in(dir.path(), args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let token: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(token["token"].as_str().unwrap().starts_with("ffm1."), "{token}");
+        assert!(token["join"].as_str().unwrap().starts_with("ffmesh join ffm1."), "{token}");
+    }
+}
+
+#[test]
+fn a_token_that_is_none_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_in(dir.path(), &["join", "nonsense", "b.yaml"]);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{output:?}");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "{output:?}");
+}
+
 /// A node that knows `server`, which echoes once the client has ended.
 struct Double;
 

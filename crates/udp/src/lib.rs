@@ -16,10 +16,10 @@ use noq_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-#[cfg(not(target_os = "linux"))]
-mod portable;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(not(target_os = "linux"))]
+mod portable;
 #[cfg(target_os = "linux")]
 use linux as sys;
 #[cfg(not(target_os = "linux"))]
@@ -157,7 +157,11 @@ impl Socket {
             match self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta)) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 // An ICMP error of an earlier send; forged ones must not stop the socket.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+                    ) => {}
                 result => return Poll::Ready(result),
             }
         }
@@ -198,7 +202,8 @@ mod tests {
             let received = std::future::poll_fn(|cx| {
                 socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta)
             });
-            let n = tokio::time::timeout(Duration::from_secs(5), received).await.expect("nothing came").unwrap();
+            let n =
+                tokio::time::timeout(Duration::from_secs(5), received).await.expect("nothing came").unwrap();
             assert_eq!(n, 1);
             got.extend(buffer[..meta[0].len].chunks(meta[0].stride.max(1)).map(<[u8]>::to_vec));
         }

@@ -22,7 +22,8 @@ pub(crate) fn send(io: &UdpSocket, _: &UdpSocketState, batch: &Batch<'_>) -> io:
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 2 * MAX_SEGMENTS];
-    let vector = |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let vector =
+        |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let used = if batch.header.is_empty() {
         vectors[0] = vector(batch.contents);
         1

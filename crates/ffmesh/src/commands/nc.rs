@@ -24,7 +24,7 @@ const HANGUP_CHECK: Duration = Duration::from_millis(200);
 /// Runs until both directions have ended. The end of stdin ends the direction to the target only.
 pub(crate) async fn nc(to: &NodeId, target: &Target, choice: &Choice) -> Outcome {
     let node = place::node(choice)?;
-    let (stream, first) = Client::new(&node.state).nc(to, target).await?;
+    let (stream, first) = Client::new(&node).nc(to, target).await?;
     carry(stream, &first).await
 }
 

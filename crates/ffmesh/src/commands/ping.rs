@@ -40,7 +40,7 @@ struct Reply {
 /// Prints each round trip as it comes back, and a summary at the end or at Ctrl-C.
 pub(crate) async fn ping(args: &Ping) -> Outcome {
     let node = place::node(&args.show.choice)?;
-    let client = Client::new(&node.state);
+    let client = Client::new(&node);
     let mut replies = Vec::new();
     let stopped = tokio::select! {
         ended = rounds(args, &client, &mut replies) => ended,

@@ -19,7 +19,7 @@ use crate::place;
 /// The key figures. Its JSON is that of the API, with the peers beside it.
 pub(crate) async fn status(show: &Show) -> Outcome {
     let node = place::node(&show.choice)?;
-    let client = Client::new(&node.state);
+    let client = Client::new(&node);
     let (mut json, status) = client.get::<Status>("status").await?;
     let (peers_json, peers) = client.get::<Vec<Peer>>("peers").await?;
     if show.json {
@@ -101,7 +101,7 @@ fn errors(status: &Status) -> String {
 /// The neighbours.
 pub(crate) async fn peers(show: &Show) -> Outcome {
     let node = place::node(&show.choice)?;
-    let (json, peers) = Client::new(&node.state).get::<Vec<Peer>>("peers").await?;
+    let (json, peers) = Client::new(&node).get::<Vec<Peer>>("peers").await?;
     if show.json {
         return output::json(&json);
     }
@@ -156,7 +156,7 @@ fn peer_row(peer: &Peer, now: Timestamp) -> Vec<Cell> {
 /// The local listeners.
 pub(crate) async fn proxies(show: &Show) -> Outcome {
     let node = place::node(&show.choice)?;
-    let (json, proxies) = Client::new(&node.state).get::<Vec<Proxy>>("proxies").await?;
+    let (json, proxies) = Client::new(&node).get::<Vec<Proxy>>("proxies").await?;
     if show.json {
         return output::json(&json);
     }
@@ -201,7 +201,7 @@ fn proxy_row(proxy: &Proxy) -> Vec<Cell> {
 /// The flows, newest last: those that ended, then those that are open.
 pub(crate) async fn flows(args: &args::Flows) -> Outcome {
     let node = place::node(&args.show.choice)?;
-    let (json, flows) = Client::new(&node.state).get::<Flows>("flows").await?;
+    let (json, flows) = Client::new(&node).get::<Flows>("flows").await?;
     if args.show.json {
         return output::json(&json);
     }

@@ -20,7 +20,7 @@ pub(crate) async fn create(args: &TokenCreate, choice: &Choice) -> Outcome {
             groups: args.group.clone(),
             relay: !args.no_relay,
         };
-        Client::new(&node.state).post("tokens", &request).await?
+        Client::new(&node).post("tokens", &request).await?
     } else {
         let quic = node.config.as_ref().map(|config| &config.quic);
         let options = TokenOptions {

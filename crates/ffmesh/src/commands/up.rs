@@ -31,12 +31,12 @@ pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choic
     let mut signals = Signals::listen()?;
     let node = tokio::select! {
         node = run_node(config, state) => node?,
-        name = signals.next() => return Err(Failure::failed(format!("{name} came before the node had started"))),
+        name = signals.ending() => return Err(Failure::failed(format!("{name} came before the node had started"))),
     };
     notify(NotifyState::Ready);
     info!(file_limit = files, "node is ready");
 
-    let name = signals.next().await;
+    let name = signals.ending().await;
     info!("{name}: ending in order; a second signal ends the node at once");
     notify(NotifyState::Stopping);
     tokio::select! {
@@ -44,7 +44,7 @@ pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choic
             info!("node ended");
             Ok(())
         }
-        name = signals.next() => Err(Failure::failed(format!("a second signal ({name}) ended the node at once"))),
+        name = signals.ending() => Err(Failure::failed(format!("a second signal ({name}) ended the node at once"))),
     }
 }
 
@@ -65,15 +65,22 @@ fn notify(state: NotifyState<'_>) {
     }
 }
 
-/// The signals that end a program.
+const HANGUP: &str = "SIGHUP";
+
+/// The signals that a program may be sent to end it.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     pub(crate) fn listen() -> Outcome<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for the next one and returns its name.
@@ -81,6 +88,17 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => HANGUP,
+        }
+    }
+
+    /// Waits for one that ends a node. SIGHUP does not: it is the one for reading the configuration again.
+    async fn ending(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                HANGUP => warn!("SIGHUP: this version cannot reload; restart the node to apply its file"),
+                name => return name,
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ const READY_POLL: Duration = Duration::from_millis(50);
 const CREDENTIALS_TTL: Duration = Duration::from_hours(24);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Runs until SIGTERM or SIGINT. Its files are in a temporary directory that goes with it.
+/// Runs until SIGTERM, SIGINT or the end of its terminal. Its files are in a temporary directory that goes with it.
 pub(crate) async fn demo(args: &Demo) -> Outcome {
     // The demo's output is for a newcomer, who is to see warnings but not each step.
     log::start(args.log_level.as_deref(), tracing::Level::WARN, LogFormat::Text)?;

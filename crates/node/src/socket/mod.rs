@@ -166,23 +166,27 @@ impl Sender {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
         let header;
-        let (to, from, header): (SocketAddr, Option<IpAddr>, &[u8]) =
-            match SlotAddr::of(transmit.destination) {
-                None => (transmit.destination, transmit.src_ip, &[]),
-                Some(slot) => {
-                    // A slot without a route loses its packets; QUIC sends them again when there is one.
-                    let Some(hop) = self.labels.read().hop(slot) else { return Ok(()) };
-                    header = hop.label.header();
-                    (hop.to, hop.from, &header)
-                }
-            };
+        let (to, from, header): (SocketAddr, Option<IpAddr>, &[u8]) = match SlotAddr::of(transmit.destination)
+        {
+            None => (transmit.destination, transmit.src_ip, &[]),
+            Some(slot) => {
+                // A slot without a route loses its packets; QUIC sends them again when there is one.
+                let Some(hop) = self.labels.read().hop(slot) else { return Ok(()) };
+                header = hop.label.header();
+                (hop.to, hop.from, &header)
+            }
+        };
         let batch = Batch { to, from, ecn: transmit.ecn, header, contents: transmit.contents, segment };
         self.udp.try_send(&batch)
     }
 }
 
 impl noq::UdpSender for Sender {
-    fn poll_send(self: Pin<&mut Self>, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send(
+        self: Pin<&mut Self>,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             if let Some(writable) = &mut this.writable {
@@ -234,7 +238,11 @@ mod tests {
         one.repeat(count)
     }
 
-    fn receive(socket: &mut LabelSocket, bytes: &[u8], from: SocketAddr) -> Vec<(SocketAddr, Vec<u8>, usize)> {
+    fn receive(
+        socket: &mut LabelSocket,
+        bytes: &[u8],
+        from: SocketAddr,
+    ) -> Vec<(SocketAddr, Vec<u8>, usize)> {
         let mut buffer = bytes.to_vec();
         let mut meta = [RecvMeta::default()];
         (meta[0].addr, meta[0].len, meta[0].stride) = (from, bytes.len(), 29);
@@ -260,8 +268,9 @@ mod tests {
         let mut socket = socket();
         let (a, b) = (socket.labels.new_slot(), socket.labels.new_slot());
         let (la, lb) = (socket.labels.accept_from(a, peer()), socket.labels.accept_from(b, peer()));
-        let bytes = [packets(Some(la), 2, 1), packets(None, 1, 2), packets(Some(lb), 1, 3), packets(Some(la), 1, 4)]
-            .concat();
+        let bytes =
+            [packets(Some(la), 2, 1), packets(None, 1, 2), packets(Some(lb), 1, 3), packets(Some(la), 1, 4)]
+                .concat();
         let runs = receive(&mut socket, &bytes, peer());
         assert_eq!(
             runs,
@@ -285,7 +294,11 @@ mod tests {
         // The IPv4 and the v4-mapped form are one address.
         assert_eq!(receive(&mut socket, &bytes, mapped(peer()))[0].0, slot.into());
         socket.labels.move_neighbor(mapped(peer()), stranger);
-        assert_eq!(receive(&mut socket, &bytes, stranger)[0].0, slot.into(), "labels follow a neighbour that moved");
+        assert_eq!(
+            receive(&mut socket, &bytes, stranger)[0].0,
+            slot.into(),
+            "labels follow a neighbour that moved"
+        );
     }
 
     #[tokio::test]
