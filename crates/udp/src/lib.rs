@@ -1,1 +1,266 @@
-//! x
+//! FFMesh's UDP socket: the system calls of the data path.
+//!
+//! One UDP port for everything: QUIC packets and packets behind a label. On Linux a label is put before each
+//! segment of a batch without copying it (`sendmsg(2)` with UDP_SEGMENT and one pair of `iovec`s a segment); elsewhere
+//! the batch is copied once. Receiving is `noq-udp`'s: `recvmmsg(2)` with UDP_GRO where there is.
+//!
+//! This is the only crate with unsafe code.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use noq_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+#[cfg(not(target_os = "linux"))]
+mod portable;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as sys;
+#[cfg(not(target_os = "linux"))]
+use portable as sys;
+
+/// Bytes asked of the kernel for each direction's buffer. A GSO batch is up to 64 KiB and arrives at once, so the
+/// usual 208 KiB hold three. The kernel may give less (`net.core.rmem_max`).
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Most segments of one send: what Linux takes (UDP_MAX_SEGMENTS).
+pub const MAX_SEGMENTS: usize = 64;
+/// Longest header that can stand before each segment.
+pub const MAX_HEADER_LEN: usize = 16;
+
+/// A batch of datagrams of one size (the last may be shorter) to one destination.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Where to
+    pub to: SocketAddr,
+    /// Local address to send from; the system's choice where there is none
+    pub from: Option<IpAddr>,
+    /// ECN bits of the IP header (RFC 3168)
+    pub ecn: Option<EcnCodepoint>,
+    /// What stands before each datagram; may be empty, at most [`MAX_HEADER_LEN`]
+    pub header: &'a [u8],
+    /// The datagrams, end to end
+    pub contents: &'a [u8],
+    /// Length of each but the last; at most [`MAX_SEGMENTS`] of them
+    pub segment: usize,
+}
+
+/// A UDP socket that sends and receives batches. Non-blocking; use it within a tokio runtime.
+#[derive(Debug)]
+pub struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    v6: bool,
+    /// Segments that one send may have: falls to 1 when the kernel or a driver turns out not to segment.
+    segments: AtomicUsize,
+}
+
+impl Socket {
+    /// Binds `port` (0: any free one) on `address`, or on all addresses of both families without one; on all of
+    /// IPv4 where there is no IPv6.
+    pub fn bind(address: Option<IpAddr>, port: u16) -> io::Result<Self> {
+        match address {
+            Some(ip) => Self::bind_one(SocketAddr::new(ip, port)),
+            None => match Self::bind_one(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+                // No IPv6 in this kernel or namespace.
+                Err(e) if !matches!(e.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+                    Self::bind_one(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+                }
+                bound => bound,
+            },
+        }
+    }
+
+    fn bind_one(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            // Only the wildcard speaks both; a given IPv6 address is that address.
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        // Less than asked for is no failure.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let socket = std::net::UdpSocket::from(socket);
+        let state = UdpSocketState::new((&socket).into())?;
+        let segments = AtomicUsize::new(state.max_gso_segments().get().min(MAX_SEGMENTS));
+        Ok(Self { io: UdpSocket::from_std(socket)?, state, v6: address.is_ipv6(), segments })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// Whether the IP layer might fragment what is sent.
+    pub fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// Segments that one [`Batch`] may have.
+    pub fn max_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.segments.load(Ordering::Relaxed)).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Datagrams that one received buffer may hold.
+    pub fn receive_segments(&self) -> NonZeroUsize {
+        self.state.gro_segments()
+    }
+
+    /// Sends a batch. `WouldBlock` where the socket's buffer is full: wait for [`writable`](Self::writable). Other
+    /// errors mean that the batch, or a part of it, was dropped as a network might have.
+    pub fn try_send(&self, batch: &Batch<'_>) -> io::Result<()> {
+        if batch.contents.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch { to: self.in_family(batch.to), segment: batch.segment.max(1), ..*batch };
+        let count = batch.contents.len().div_ceil(batch.segment);
+        if count == 1 || count <= self.segments.load(Ordering::Relaxed) {
+            let sent = self.io.try_io(Interest::WRITABLE, || sys::send(&self.io, &self.state, &batch));
+            let Err(error) = sent else { return Ok(()) };
+            if count == 1 || !sys::is_segmentation_error(&error) {
+                return Err(error);
+            }
+            // Some drivers and kernels do not segment, and say so only here.
+            self.segments.store(1, Ordering::Relaxed);
+        }
+        // Dropping the rest of a batch is what a full queue of the network does.
+        for datagram in batch.contents.chunks(batch.segment) {
+            let one = Batch { contents: datagram, ..batch };
+            self.io.try_io(Interest::WRITABLE, || sys::send(&self.io, &self.state, &one))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket takes more.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.io.writable().await
+    }
+
+    /// Receives into `bufs`, one [`RecvMeta`] for each buffer that was filled.
+    ///
+    /// Addresses are those of the socket's family: IPv4 peers of an IPv6 socket are v4-mapped.
+    pub fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(self.io.poll_recv_ready(cx))?;
+            match self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // An ICMP error of an earlier send; forged ones must not stop the socket.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn in_family(&self, address: SocketAddr) -> SocketAddr {
+        if self.v6 { mapped(address) } else { canonical(address) }
+    }
+}
+
+/// The IPv6 form of an address: IPv4 becomes v4-mapped (RFC 4291, section 2.5.5.2).
+pub fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+        v6 @ SocketAddr::V6(_) => v6,
+    }
+}
+
+/// The plain form of an address: v4-mapped becomes IPv4.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn receive(socket: &Socket, datagrams: usize) -> Vec<Vec<u8>> {
+        let mut got = Vec::new();
+        while got.len() < datagrams {
+            let mut buffer = vec![0; 1 << 16];
+            let mut meta = [RecvMeta::default()];
+            let received = std::future::poll_fn(|cx| {
+                socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta)
+            });
+            let n = tokio::time::timeout(Duration::from_secs(5), received).await.expect("nothing came").unwrap();
+            assert_eq!(n, 1);
+            got.extend(buffer[..meta[0].len].chunks(meta[0].stride.max(1)).map(<[u8]>::to_vec));
+        }
+        got
+    }
+
+    async fn a_batch_arrives(from: Option<IpAddr>, to: IpAddr, limit: Option<usize>) {
+        let sender = Socket::bind(from, 0).unwrap();
+        let receiver = Socket::bind(Some(to), 0).unwrap();
+        if let Some(limit) = limit {
+            sender.segments.store(limit, Ordering::Relaxed);
+        }
+        let contents: Vec<u8> = (0..4500u32).map(|i| (i / 1000) as u8).collect();
+        for header in [&b""[..], b"\x40label..."] {
+            let batch = Batch {
+                to: receiver.local_addr().unwrap(),
+                from: None,
+                ecn: Some(EcnCodepoint::Ect0),
+                header,
+                contents: &contents,
+                segment: 1000,
+            };
+            sender.writable().await.unwrap();
+            sender.try_send(&batch).unwrap();
+            let expected: Vec<Vec<u8>> = contents.chunks(1000).map(|c| [header, c].concat()).collect();
+            assert_eq!(receive(&receiver, 5).await, expected, "{from:?} to {to}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_stands_before_each_datagram_of_a_batch() {
+        let (v4, v6): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+        a_batch_arrives(Some(v4), v4, None).await;
+        a_batch_arrives(None, v4, None).await;
+        a_batch_arrives(None, v6, None).await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_arrives_where_nothing_segments() {
+        a_batch_arrives(None, Ipv4Addr::LOCALHOST.into(), Some(1)).await;
+    }
+
+    #[tokio::test]
+    async fn it_sends_from_the_address_asked_for() {
+        let sender = Socket::bind(None, 0).unwrap();
+        let receiver = Socket::bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let from: IpAddr = Ipv4Addr::new(127, 0, 0, 5).into();
+        let batch = Batch {
+            to: receiver.local_addr().unwrap(),
+            from: Some(from),
+            ecn: None,
+            header: b"h",
+            contents: b"x",
+            segment: 1,
+        };
+        sender.writable().await.unwrap();
+        sender.try_send(&batch).unwrap();
+        let mut buffer = [0; 10];
+        let mut meta = [RecvMeta::default()];
+        std::future::poll_fn(|cx| receiver.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta))
+            .await
+            .unwrap();
+        assert_eq!(meta[0].addr.ip(), from);
+    }
+}

@@ -1,1 +1,15 @@
-//! x
+//! The messages that nodes exchange, and how they are framed.
+//!
+//! A frame is a length (4 bytes, big endian) and that many bytes of JSON of the shape
+//! `{"type": int, "node_id": string, "data": {…}}`; `node_id` is the node that the message is for. Frames stand on
+//! the control stream of a link, at the head of each stream of a session, and (without the length) in the
+//! datagrams of a link. Unknown types and unknown fields are ignored, so that versions can mix.
+
+mod codec;
+mod message;
+
+pub use codec::{Decoder, FrameError, MAX_FRAME_LEN, decode_datagram, encode, encode_datagram};
+pub use message::{
+    Capability, CircuitAck, CircuitClose, CircuitOpen, Envelope, FlowProtocol, Goodbye, MAX_ROUTE_LEN, Message, Ping,
+    Pong, SynAckData, SynAckMsg, SynData, SynMsg, VERSION,
+};

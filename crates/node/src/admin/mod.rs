@@ -1,4 +1,14 @@
 //! The admin API: HTTP over the Unix socket in the state directory.
+//!
+//! [`bind`] makes the socket, [`serve`] answers on it, [`router`] is what it answers: the same router goes behind
+//! the authentication of the TCP listener. The node is seen through [`Control`] only.
+
+mod nc;
+mod routes;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,6 +17,13 @@ use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use routes::{BODY_LIMIT, BODY_TIMEOUT, router};
+pub use server::{HEAD_TIMEOUT, MAX_CONNECTIONS, serve};
+pub use socket::bind;
+
+/// Protocol name of the `Upgrade` header of `POST /api/v1/nc`.
+pub const NC_PROTOCOL: &str = "ffmesh-nc";
 
 /// A future that can be kept in a box.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,6 +1,21 @@
 //! The node's configuration: what the YAML file says, checked.
 //!
 //! Everything here is checked when the file is read; nothing downstream sees a raw string of the file.
+//!
+//! `load` reads the bytes, `yaml` makes a tree of them in which everything knows its place, `read` walks
+//! the tree by the schema with the readers of `section` and `value`, `conflict` finds what is taken
+//! twice, and `problem` collects what is wrong.
+
+mod conflict;
+mod keys;
+mod load;
+mod problem;
+mod read;
+mod section;
+#[cfg(test)]
+mod tests;
+mod value;
+mod yaml;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,6 +24,9 @@ use std::time::Duration;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::policy;
 use ffmesh_core::target::{Host, Target};
+
+pub use load::Loaded;
+pub use problem::{Problem, Problems};
 
 /// A whole configuration file, checked. `Config::default()` is that of an empty file.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -53,6 +71,13 @@ pub struct Proxy {
     pub exit: Option<NodeId>,
     /// `idle_timeout`: a flow without a byte in either direction for this long is ended. Off by default.
     pub idle_timeout: Option<Duration>,
+}
+
+impl Proxy {
+    /// Whether this version can serve it; a proxy that it can't was warned of and does not listen.
+    pub fn is_served(&self) -> bool {
+        self.protocol == Protocol::Tcp && matches!(self.target, Some(ProxyTarget::Address { .. }))
+    }
 }
 
 /// Where a proxy listens.

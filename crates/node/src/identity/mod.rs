@@ -1,114 +1,51 @@
 //! Keys, the authority, enrolment, renewal, and the TLS configurations made of them.
+//!
+//! `ffmesh init` makes an authority (a private CA) and the first node's certificate ([`found`]); a token ([`token`])
+//! lets another node ask for one ([`join`], [`issuer`]); what a certificate says of a node is [`PeerIdentity`].
+//! [`Credentials`] are the loaded key and certificate, and make the TLS configurations of every connection.
+//!
+//! Files in the state directory, all 0600; `node.crt` is written last and is what makes an identity:
+//!
+//! | File | holds |
+//! | --- | --- |
+//! | `node.key`, `node.crt` | this node's key and certificate, PEM |
+//! | `ca.crt` | the authorities that it trusts, PEM |
+//! | `authority.key`, `.crt`, `.json` | the authority, on issuers |
+//! | `tokens/<id>.json` | tokens, on issuers |
+//! | `issued/<node>.json` | whose id it is, on issuers |
+//! | `known_nodes.json` | the keys of the nodes that this node has met |
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod authority;
+mod certificate;
+mod credentials;
+mod enrol;
+mod error;
+mod explain;
+mod found;
+mod issuer;
+mod join;
+mod pins;
+mod renewal;
+mod serve;
+mod token;
+mod token_store;
 
-use ffmesh_core::id::{MeshName, NodeId};
-use jiff::Timestamp;
+#[cfg(test)]
+mod tests;
 
-use crate::config::Address;
-use crate::state::StateDir;
-
-/// Why something about identity failed. Each message says what to do next.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// The state directory has no credentials.
-    #[error("not enrolled")]
-    NotEnrolled,
-}
-
-/// What `ffmesh init` is asked for.
-#[derive(Debug, Clone)]
-pub struct InitOptions {
-    /// Where the credentials go.
-    pub state: StateDir,
-    /// The node's id; 10 random hex digits without one.
-    pub node_id: Option<NodeId>,
-    /// The mesh's name; made up without one.
-    pub mesh: Option<MeshName>,
-    /// What goes into tokens, in this order.
-    pub advertise: Vec<Address>,
-    /// Port that the node listens on, for tokens when nothing is advertised.
-    pub listen_port: u16,
-    /// How long node certificates live.
-    pub cert_ttl: Duration,
-}
-
-/// What `ffmesh init` made.
-#[derive(Debug, Clone)]
-pub struct Founded {
-    /// This node
-    pub node_id: NodeId,
-    /// The mesh
-    pub mesh: MeshName,
-    /// SHA-256 of the authority's public key, hex
-    pub fingerprint: String,
-    /// End of this node's certificate
-    pub expires: Timestamp,
-}
-
-/// Founds a mesh: authority and this node's identity. Over an existing identity: an error, nothing changed.
-pub fn init(options: &InitOptions) -> Result<Founded, IdentityError> {
-    let _ = options;
-    Err(IdentityError::NotEnrolled)
-}
-
-/// What `ffmesh token create` is asked for.
-#[derive(Debug, Clone)]
-pub struct TokenOptions {
-    /// How long it can be used.
-    pub ttl: Duration,
-    /// How often it can be used, from 1.
-    pub uses: u32,
-    /// The only id that may join with it; it may also replace that id's key.
-    pub node: Option<NodeId>,
-    /// Groups of the joining node.
-    pub groups: Vec<String>,
-    /// Whether the joining node may relay.
-    pub relay: bool,
-    /// `quic.advertise` of the configuration.
-    pub advertise: Vec<Address>,
-    /// `quic.listen_port` of the configuration; without it, the port given to `init`.
-    pub listen_port: Option<u16>,
-}
-
-/// Makes a token in the state directory of an issuer, whether its node is running or not.
-pub fn create_token(state: &StateDir, options: &TokenOptions) -> Result<ffmesh_api::Token, IdentityError> {
-    let _ = (state, options);
-    Err(IdentityError::NotEnrolled)
-}
-
-/// What `ffmesh join` is asked for.
-#[derive(Debug, Clone)]
-pub struct JoinOptions {
-    /// Where the credentials go.
-    pub state: StateDir,
-    /// The node's id; 10 random hex digits without one.
-    pub node_id: Option<NodeId>,
-}
-
-/// What `ffmesh join` got.
-#[derive(Debug, Clone)]
-pub struct Joined {
-    /// This node
-    pub node_id: NodeId,
-    /// The mesh
-    pub mesh: MeshName,
-    /// The nodes of the token and where they are, for `quic.upstreams`; the one that answered comes first.
-    pub upstreams: Vec<(NodeId, Address)>,
-    /// Groups that the certificate names
-    pub groups: Vec<String>,
-    /// End of this node's certificate
-    pub expires: Timestamp,
-}
-
-/// Enrols this node with a token. Over an existing identity: an error, nothing changed.
-pub async fn join(token: &str, options: &JoinOptions) -> Result<Joined, IdentityError> {
-    let _ = (token, options);
-    Err(IdentityError::NotEnrolled)
-}
-
-/// Paths that the state directory's credentials are kept under, for messages.
-pub fn credential_paths(state: &StateDir) -> Vec<PathBuf> {
-    vec![state.path().join("node.key"), state.path().join("node.crt"), state.path().join("ca.crt")]
-}
+pub use certificate::{CLOCK_TOLERANCE, KeyHash, KeyHashError, MAX_GROUPS, PeerIdentity, PeerIdentityError};
+pub use credentials::Credentials;
+pub use enrol::{JOIN_ALPN, MAX_CLOCK_SKEW, MAX_ENROL_LEN, MAX_JOIN_CONNECTIONS, unavailable};
+pub use error::IdentityError;
+pub use explain::{Expected, explain_connection_error};
+pub use found::{
+    DEFAULT_CERT_TTL, Founded, InitOptions, MAX_CERT_TTL, MAX_TOKEN_TTL, MAX_TOKEN_USES, TokenOptions,
+    create_token, credential_paths, enrolled_node, init, is_enrolled,
+};
+pub use issuer::{Issuer, MAX_NODES};
+pub use join::{JOIN_TIMEOUT, JoinOptions, Joined, join};
+pub use pins::{KeyConflict, KnownKeys, MAX_KNOWN_NODES};
+pub use renewal::{Renewal, Standing};
+pub use serve::{ServeJoinError, serve_join};
+pub use token::{JoinToken, MAX_TOKEN_ADDRESSES, MAX_TOKEN_LEN, TokenError, TokenId};
+pub use token_store::{MAX_TOKENS, TOKEN_MEMORY};

@@ -1,0 +1,211 @@
+//! Frames: length and JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Envelope, Message};
+use crate::id::NodeId;
+
+/// Longest JSON text of a frame, in bytes.
+pub const MAX_FRAME_LEN: usize = 64 << 10;
+const LENGTH_LEN: usize = 4;
+
+/// Why bytes are no frame. It ends the stream it was read from, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length is over [`MAX_FRAME_LEN`].
+    #[error("frame of {0} bytes: at most {MAX_FRAME_LEN} are allowed")]
+    TooLong(usize),
+    /// The text is no message.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+}
+
+#[derive(Serialize)]
+struct Out<'a> {
+    r#type: u32,
+    node_id: &'a NodeId,
+    data: Value,
+}
+
+#[derive(Deserialize)]
+struct In {
+    r#type: u32,
+    node_id: NodeId,
+    #[serde(default)]
+    data: Value,
+}
+
+/// A message as a frame.
+pub fn encode(to: &NodeId, message: &Message) -> Vec<u8> {
+    let mut frame = vec![0; LENGTH_LEN];
+    frame.extend(encode_datagram(to, message));
+    let len = u32::try_from(frame.len() - LENGTH_LEN).unwrap_or(u32::MAX); // over the limit either way
+    frame[..LENGTH_LEN].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
+/// A message without a length, as it stands in a datagram.
+pub fn encode_datagram(to: &NodeId, message: &Message) -> Vec<u8> {
+    let out = Out { r#type: message.number(), node_id: to, data: message.data() };
+    serde_json::to_vec(&out).unwrap_or_default() // none of these types can fail to become JSON
+}
+
+/// The message of a datagram or of a frame's text.
+pub fn decode_datagram(text: &[u8]) -> Result<Envelope, FrameError> {
+    let raw: In = serde_json::from_slice(text).map_err(|e| FrameError::Malformed(e.to_string()))?;
+    let message = Message::from_parts(raw.r#type, raw.data).map_err(FrameError::Malformed)?;
+    Ok(Envelope { to: raw.node_id, message })
+}
+
+/// Takes frames out of bytes that arrive in pieces. Holds at most one frame and what follows it in one read.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+}
+
+impl Decoder {
+    /// Adds bytes that were read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, or `None` until more bytes come. After an error the decoder is of no more use.
+    pub fn next(&mut self) -> Result<Option<Envelope>, FrameError> {
+        let Some(length) = self.buffer.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*length) as usize;
+        if len > MAX_FRAME_LEN {
+            return Err(FrameError::TooLong(len));
+        }
+        let Some(text) = self.buffer.get(LENGTH_LEN..LENGTH_LEN + len) else { return Ok(None) };
+        let envelope = decode_datagram(text)?;
+        self.buffer.drain(..LENGTH_LEN + len);
+        Ok(Some(envelope))
+    }
+
+    /// What was pushed behind the last message: a flow's first bytes.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::label::Label;
+    use crate::reason::Reason;
+    use crate::wire::*;
+
+    fn id(s: &str) -> NodeId {
+        s.parse().unwrap()
+    }
+
+    fn syn() -> SynMsg {
+        SynMsg {
+            version: VERSION,
+            node_id: id("a"),
+            mesh: "home".parse().unwrap(),
+            epoch: 7,
+            capabilities: vec![Capability::Relay],
+        }
+    }
+
+    fn every_message() -> Vec<Message> {
+        vec![
+            Message::SynMsg(syn()),
+            Message::SynAckMsg(SynAckMsg { result: false, reason: Some("full".into()), syn: syn() }),
+            Message::SynData(SynData {
+                version: VERSION,
+                protocol: FlowProtocol::Tcp,
+                target: Some("127.0.0.1:80".parse().unwrap()),
+                flow_id: "00".into(),
+                proxy: "web".into(),
+            }),
+            Message::SynAckData(SynAckData { result: false, reason: Some(Reason::Denied) }),
+            Message::Ping(Ping { seq: 1 }),
+            Message::Pong(Pong { seq: 1 }),
+            Message::CircuitOpen(CircuitOpen {
+                circuit: u64::MAX,
+                route: vec![id("a"), id("b")],
+                session: 3,
+                slot: 0,
+                label: Label::from_random(9),
+            }),
+            Message::CircuitAck(CircuitAck {
+                origin: id("a"),
+                circuit: 1,
+                label: Some(Label::from_random(10)),
+                reason: None,
+            }),
+            Message::CircuitClose(CircuitClose { origin: id("a"), circuit: 1 }),
+            Message::Goodbye(Goodbye { reason: "bye".into() }),
+        ]
+    }
+
+    #[test]
+    fn every_message_survives_a_frame_cut_anywhere() {
+        for message in every_message() {
+            let frame = encode(&id("b"), &message);
+            for cut in 0..frame.len() {
+                let mut decoder = Decoder::default();
+                decoder.push(&frame[..cut]);
+                assert_eq!(decoder.next(), Ok(None));
+                decoder.push(&frame[cut..]);
+                decoder.push(b"rest");
+                assert_eq!(decoder.next(), Ok(Some(Envelope { to: id("b"), message: message.clone() })));
+                assert_eq!(decoder.into_rest(), b"rest");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_types_and_fields_are_ignored() {
+        let text = br#"{"type":77,"node_id":"b","data":{"x":1},"more":2}"#;
+        assert_eq!(decode_datagram(text).unwrap().message, Message::Unknown(77));
+        let text = br#"{"type":4,"node_id":"b","data":{"seq":1,"load":0.5}}"#;
+        assert_eq!(decode_datagram(text).unwrap().message, Message::Ping(Ping { seq: 1 }));
+    }
+
+    #[test]
+    fn an_oversized_frame_is_refused_before_it_is_buffered() {
+        let mut decoder = Decoder::default();
+        decoder.push(&u32::MAX.to_be_bytes());
+        assert_eq!(decoder.next(), Err(FrameError::TooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn routes_out_of_bounds_are_refused() {
+        for len in [0, 1, MAX_ROUTE_LEN + 1] {
+            let open = Message::CircuitOpen(CircuitOpen {
+                circuit: 1,
+                route: vec![id("a"); len],
+                session: 1,
+                slot: 0,
+                label: Label::from_random(1),
+            });
+            assert!(decode_datagram(&encode_datagram(&id("b"), &open)).is_err(), "{len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next() {}
+            let _ = decode_datagram(&bytes);
+        }
+
+        #[test]
+        fn no_change_of_one_byte_panics(pick in 0usize..10, at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let mut frame = encode(&"b".parse().unwrap(), &every_message()[pick]);
+            let at = at.index(frame.len());
+            frame[at] = to;
+            let mut decoder = Decoder::default();
+            decoder.push(&frame);
+            let _ = decoder.next();
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What each command does.
+
+mod check;
+mod enrol;
+mod nc;
+mod ping;
+mod show;
+mod token;
+pub(crate) mod up;
+
+use clap::CommandFactory;
+
+use crate::args::{Cli, Command, Completion, TokenCommand};
+use crate::failure::Outcome;
+use crate::{demo, output};
+
+/// Does what the command line says.
+pub(crate) async fn run(cli: Cli) -> Outcome {
+    let outer = cli.choice;
+    // What stands before the command chooses the node just as well.
+    let chosen = |mut show: crate::args::Show| {
+        show.choice = show.choice.or(outer.clone());
+        show
+    };
+    match cli.command {
+        Command::Up(args) => {
+            up::up(args.config_file, args.log_level.as_deref(), &args.choice.or(outer)).await
+        }
+        Command::Demo(args) => demo::demo(&args).await,
+        Command::Check(args) => check::check(args.config_file, &chosen(args.show)),
+        Command::Init(mut args) => {
+            args.show = chosen(args.show);
+            enrol::init(&args)
+        }
+        Command::Join(mut args) => {
+            args.show = chosen(args.show);
+            enrol::join(&args).await
+        }
+        Command::Token(args) => {
+            let TokenCommand::Create(create) = args.command;
+            let mut choice = args.choice.or(outer);
+            choice.place = create.place.clone().or(choice.place);
+            token::create(&create, &choice).await
+        }
+        Command::Status(show) => show::status(&chosen(show)).await,
+        Command::Peers(show) => show::peers(&chosen(show)).await,
+        Command::Proxies(show) => show::proxies(&chosen(show)).await,
+        Command::Flows(mut args) => {
+            args.show = chosen(args.show);
+            show::flows(&args).await
+        }
+        Command::Ping(mut args) => {
+            args.show = chosen(args.show);
+            ping::ping(&args).await
+        }
+        Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
+        Command::Completion(args) => completion(&args),
+    }
+}
+
+fn completion(args: &Completion) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "ffmesh", &mut script);
+    output::text(&String::from_utf8_lossy(&script))
+}

@@ -1,0 +1,86 @@
+//! `ffmesh up`: the node, in the foreground.
+
+use std::path::{Path, PathBuf};
+
+use ffmesh_node::config::Config;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::args::Choice;
+use crate::failure::{Failure, Outcome};
+use crate::format::shell_word;
+use crate::run::{raise_file_limit, run_node};
+use crate::{log, place};
+
+/// Runs until SIGTERM or SIGINT, then ends in order; a second signal ends it at once.
+pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choice: &Choice) -> Outcome {
+    let file = place::file(argument, choice)?;
+    let loaded = Config::load(&file).map_err(Failure::usage)?;
+    let config = loaded.config;
+    log::start(log_level, config.log.level, config.log.format)?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let state = place::state_dir(choice, Some(&config))?;
+    if !place::has_identity(&state) {
+        return Err(without_credentials(&file, state.path()));
+    }
+    let files = raise_file_limit();
+
+    let mut signals = Signals::listen()?;
+    let node = tokio::select! {
+        node = run_node(config, state) => node?,
+        name = signals.next() => return Err(Failure::failed(format!("{name} came before the node had started"))),
+    };
+    notify(NotifyState::Ready);
+    info!(file_limit = files, "node is ready");
+
+    let name = signals.next().await;
+    info!("{name}: ending in order; a second signal ends the node at once");
+    notify(NotifyState::Stopping);
+    tokio::select! {
+        () = node.stop() => {
+            info!("node ended");
+            Ok(())
+        }
+        name = signals.next() => Err(Failure::failed(format!("a second signal ({name}) ended the node at once"))),
+    }
+}
+
+fn without_credentials(file: &Path, state: &Path) -> Failure {
+    let file = shell_word(&file.to_string_lossy());
+    Failure::failed(format!(
+        "this node has no credentials in {}\nget them with one of:\n  \
+         ffmesh init {file:<30}  # found a mesh\n  \
+         ffmesh join TOKEN {file:<24}  # join one, with a token from `ffmesh token create` there",
+        state.display()
+    ))
+}
+
+/// Tells systemd, if it is there and wants to know.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "systemd could not be notified");
+    }
+}
+
+/// The signals that end a program.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Outcome<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one and returns its name.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Running a node in this process: the one place that knows `ffmesh_node::node`.
+
+use ffmesh_node::config::Config;
+use ffmesh_node::state::StateDir;
+
+use crate::failure::{Failure, Outcome};
+
+/// A node that is running: everything is bound.
+#[derive(Debug)]
+pub(crate) struct Running {}
+
+/// Starts a node.
+pub(crate) async fn run_node(config: Config, state: StateDir) -> Outcome<Running> {
+    let _ = (config, state);
+    Err(Failure::failed("the node is not linked yet"))
+}
+
+impl Running {
+    /// Takes no new flows, lets the open ones end for `mesh.drain_timeout`, and ends.
+    #[expect(clippy::unused_async, reason = "waits for flows")]
+    pub(crate) async fn stop(self) {}
+}
+
+/// Raises the soft limit on open files to the hard one: each flow takes one or two. Returns the limit.
+pub(crate) fn raise_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What cannot be raised still serves as many flows as it has files.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current
+}

@@ -1,0 +1,72 @@
+//! From a file or a text to a checked configuration.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use super::problem::{Place, Problem, Problems, Report};
+use super::{Config, read, yaml};
+
+/// Largest file in bytes; one with thousands of proxies is a fifth of this.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A configuration that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// What it says that has no effect, in the order of the file: to be shown at the start.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads and checks a file of at most 1 MiB of UTF-8. The file is never written.
+    pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        let whole = |message: String| {
+            let file = Some(path.to_owned());
+            Problems(vec![Problem { file, line: 0, column: 0, key: String::new(), message }])
+        };
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            return Err(whole(match error.kind() {
+                ErrorKind::NotFound => "there is no such file: check the path".into(),
+                ErrorKind::IsADirectory => "is a directory: name the file in it".into(),
+                ErrorKind::PermissionDenied => {
+                    "must not be read by this user: change its owner or mode, or run as one who may".into()
+                }
+                _ => format!("can't be read: {error}"),
+            }));
+        }
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(whole("is larger than 1 MiB: this is no configuration of a node".into()));
+        }
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return Err(whole("is UTF-16: save it as UTF-8".into()));
+        }
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, Some(path)),
+            Err(error) => {
+                let mut report = Report::new(Some(path));
+                let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let line = good.matches('\n').count() + 1;
+                let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                report.problem(Place { line, column }, "", "is not UTF-8 from here on: save it as UTF-8");
+                Err(report.finish().err().unwrap_or(Problems(Vec::new())))
+            }
+        }
+    }
+
+    /// Checks a text; `path` is the file that problems name.
+    pub fn parse(text: &str, path: Option<&Path>) -> Result<Loaded, Problems> {
+        let mut report = Report::new(path);
+        // Editors on Windows start a file with a byte order mark; it says nothing about UTF-8.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut config = yaml::parse(text, &mut report)
+            .filter(|root| !matches!(root.kind, yaml::Kind::Null))
+            .map(|root| read::config(&root, &mut report))
+            .unwrap_or_default();
+        config.path = path.map(Path::to_owned);
+        report.finish().map(|warnings| Loaded { config, warnings })
+    }
+}

@@ -1,0 +1,273 @@
+//! Circuits: labels installed along a route. Each node chooses the label it accepts and tells the one before.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use ffmesh_core::id::NodeId;
+use ffmesh_core::label::Label;
+use ffmesh_core::time::Time;
+use ffmesh_core::wire::{CircuitAck, CircuitClose, CircuitOpen, Message};
+use tokio::sync::oneshot;
+
+use super::Route;
+use crate::clock;
+use crate::link::Link;
+use crate::socket::{Hop, Labels, SlotAddr};
+
+/// Slots of a session: routes that it can use at once.
+pub const SLOTS: u8 = 3;
+/// Sessions of one node that circuits may be set up for; older ones are forgotten. One is in use, others are
+/// left from before it restarted or dialled anew.
+pub const MAX_SESSIONS_PER_ORIGIN: usize = 4;
+/// Circuits that end here, over all neighbours.
+pub const MAX_CIRCUITS: usize = 20_000;
+/// How long the answer to CIRCUIT_OPEN may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) type Answer = oneshot::Sender<Result<Circuit, CircuitError>>;
+
+/// Why a circuit was not set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CircuitError {
+    /// The link of the first hop is gone.
+    #[error("the link to the route's first node is gone")]
+    NoLink,
+    /// A node of the route refused.
+    #[error("refused by a node of the route: {0}")]
+    Refused(String),
+    /// No answer in time.
+    #[error("no answer within 2 s")]
+    Timeout,
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    Stopping,
+}
+
+/// A circuit that this node set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Circuit {
+    /// Its number; with this node's id it names the circuit
+    pub id: u64,
+    /// Its route
+    pub route: Route,
+    slot: SlotAddr,
+    /// What this node accepts
+    inbound: Label,
+    /// What the next node accepts
+    outbound: Label,
+}
+
+impl Circuit {
+    /// The neighbour that is its first hop.
+    pub fn next(&self) -> &NodeId {
+        &self.route.nodes[1]
+    }
+}
+
+struct Opening {
+    link: u64,
+    route: Route,
+    slot: SlotAddr,
+    inbound: Label,
+    answer: Answer,
+    until: Time,
+}
+
+/// A circuit that another node set up and that ends here.
+struct Ending {
+    link: u64,
+    id: u64,
+    inbound: Label,
+    outbound: Label,
+}
+
+/// A session of another node that circuits were set up for.
+struct Origin {
+    session: u64,
+    slots: HashMap<u8, (SlotAddr, Option<Ending>)>,
+}
+
+pub(super) struct Circuits {
+    own: NodeId,
+    labels: Labels,
+    opening: HashMap<u64, Opening>,
+    open: HashMap<u64, Circuit>,
+    /// By the node that set them up, oldest session first.
+    origins: HashMap<NodeId, VecDeque<Origin>>,
+    by_slot: HashMap<SlotAddr, (NodeId, u64)>,
+}
+
+impl Circuits {
+    pub(super) fn new(own: NodeId, labels: Labels) -> Self {
+        Self {
+            own,
+            labels,
+            opening: HashMap::new(),
+            open: HashMap::new(),
+            origins: HashMap::new(),
+            by_slot: HashMap::new(),
+        }
+    }
+
+    /// Asks the first hop for a circuit.
+    pub(super) fn open(
+        &mut self,
+        link: Option<Link>,
+        route: Route,
+        session: u64,
+        slot: u8,
+        address: SlotAddr,
+        answer: Answer,
+    ) {
+        let current = link.filter(|link| link.serial() == route.link);
+        let Some((link, to)) = current.and_then(|link| link.address().map(|to| (link, to))) else {
+            let _ = answer.send(Err(CircuitError::NoLink));
+            return;
+        };
+        let id = rand::random();
+        let inbound = self.labels.accept_from(address, to);
+        link.send(Message::CircuitOpen(CircuitOpen {
+            circuit: id,
+            route: route.nodes.clone(),
+            session,
+            slot,
+            label: inbound,
+        }));
+        let until = clock::now() + OPEN_TIMEOUT;
+        self.opening.insert(id, Opening { link: link.serial(), route, slot: address, inbound, answer, until });
+    }
+
+    pub(super) fn on_ack(&mut self, link: &Link, ack: &CircuitAck) {
+        // The answer counts only from the link that was asked.
+        let asked = self.opening.get(&ack.circuit).is_some_and(|opening| opening.link == link.serial());
+        if ack.origin != self.own || !asked {
+            return;
+        }
+        let Some(opening) = self.opening.remove(&ack.circuit) else { return };
+        let Some((outbound, to)) = ack.label.zip(link.address()) else {
+            self.labels.forget(opening.inbound);
+            let reason = ack.reason.as_deref().unwrap_or("no reason given").escape_debug().to_string();
+            let _ = opening.answer.send(Err(CircuitError::Refused(reason)));
+            return;
+        };
+        let circuit = Circuit {
+            id: ack.circuit,
+            route: opening.route,
+            slot: opening.slot,
+            inbound: opening.inbound,
+            outbound,
+        };
+        self.labels.point(circuit.slot, Hop { to, from: link.local_ip(), label: outbound });
+        self.open.insert(circuit.id, circuit.clone());
+        if opening.answer.send(Ok(circuit.clone())).is_err() {
+            self.close(Some(link), &circuit); // nobody waits for it any more
+        }
+    }
+
+    /// Takes down a circuit of this node's.
+    pub(super) fn close(&mut self, link: Option<&Link>, circuit: &Circuit) {
+        if self.open.remove(&circuit.id).is_none() {
+            return; // went down with its link
+        }
+        self.labels.forget(circuit.inbound);
+        self.labels.unpoint(circuit.slot, circuit.outbound);
+        if let Some(link) = link.filter(|link| link.serial() == circuit.route.link) {
+            link.send(Message::CircuitClose(CircuitClose { origin: self.own.clone(), circuit: circuit.id }));
+        }
+    }
+
+    /// A neighbour asks for a circuit: this node is its end, as it relays nothing yet.
+    pub(super) fn on_open(&mut self, link: &Link, open: CircuitOpen) {
+        let origin = link.node().clone();
+        let refuse = |reason: &str| {
+            tracing::warn!(peer = %origin, "circuit refused: {reason}");
+            link.send(Message::CircuitAck(CircuitAck {
+                origin: open.route[0].clone(),
+                circuit: open.circuit,
+                label: None,
+                reason: Some(reason.to_owned()),
+            }));
+        };
+        if open.route[0] != origin || open.route.len() != 2 || open.route[1] != self.own {
+            return refuse("this node relays nothing in this version");
+        }
+        if open.slot >= SLOTS {
+            return refuse("no such slot");
+        }
+        if self.by_slot.len() >= MAX_CIRCUITS {
+            return refuse("all circuits are in use");
+        }
+        let Some(to) = link.address() else { return };
+
+        let sessions = self.origins.entry(origin.clone()).or_default();
+        if !sessions.iter().any(|known| known.session == open.session) {
+            if sessions.len() >= MAX_SESSIONS_PER_ORIGIN
+                && let Some(oldest) = sessions.pop_front()
+            {
+                for (slot, ending) in oldest.slots.into_values() {
+                    self.by_slot.remove(&slot);
+                    ending.into_iter().for_each(|ending| forget(&self.labels, slot, &ending));
+                }
+            }
+            sessions.push_back(Origin { session: open.session, slots: HashMap::new() });
+        }
+        let Some(session) = sessions.iter_mut().find(|known| known.session == open.session) else { return };
+        let (slot, ending) = session.slots.entry(open.slot).or_insert_with(|| (self.labels.new_slot(), None));
+        self.by_slot.insert(*slot, (origin.clone(), open.session));
+        if let Some(old) = ending.take() {
+            forget(&self.labels, *slot, &old);
+        }
+        let inbound = self.labels.accept_from(*slot, to);
+        self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label });
+        *ending = Some(Ending { link: link.serial(), id: open.circuit, inbound, outbound: open.label });
+        link.send(Message::CircuitAck(CircuitAck { origin, circuit: open.circuit, label: Some(inbound), reason: None }));
+    }
+
+    pub(super) fn on_close(&mut self, link: &Link, close: &CircuitClose) {
+        let Some(sessions) = self.origins.get_mut(&close.origin) else { return };
+        for (slot, ending) in sessions.iter_mut().flat_map(|session| session.slots.values_mut()) {
+            if ending.as_ref().is_some_and(|e| e.link == link.serial() && e.id == close.circuit) {
+                ending.take().into_iter().for_each(|ending| forget(&self.labels, *slot, &ending));
+            }
+        }
+    }
+
+    /// A link is gone, and every circuit over it. Their slots stay, to be pointed elsewhere.
+    pub(super) fn link_down(&mut self, link: &Link) {
+        let serial = link.serial();
+        for (_, opening) in self.opening.extract_if(|_, opening| opening.link == serial) {
+            self.labels.forget(opening.inbound);
+            let _ = opening.answer.send(Err(CircuitError::NoLink));
+        }
+        for (_, circuit) in self.open.extract_if(|_, circuit| circuit.route.link == serial) {
+            self.labels.forget(circuit.inbound);
+            self.labels.unpoint(circuit.slot, circuit.outbound);
+        }
+        for (slot, ending) in self.origins.values_mut().flatten().flat_map(|session| session.slots.values_mut()) {
+            if ending.as_ref().is_some_and(|ending| ending.link == serial) {
+                ending.take().into_iter().for_each(|ending| forget(&self.labels, *slot, &ending));
+            }
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.opening.values().map(|opening| opening.until).min()
+    }
+
+    pub(super) fn expire(&mut self, now: Time) {
+        for (_, opening) in self.opening.extract_if(|_, opening| opening.until <= now) {
+            self.labels.forget(opening.inbound);
+            let _ = opening.answer.send(Err(CircuitError::Timeout));
+        }
+    }
+
+    pub(super) fn origin(&self, slot: SlotAddr) -> Option<(NodeId, u64)> {
+        self.by_slot.get(&slot).cloned()
+    }
+}
+
+fn forget(labels: &Labels, slot: SlotAddr, ending: &Ending) {
+    labels.forget(ending.inbound);
+    labels.unpoint(slot, ending.outbound);
+}

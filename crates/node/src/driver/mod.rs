@@ -1,0 +1,248 @@
+//! The driver: owns what the node knows of its neighbours and circuits, and publishes the routes.
+//!
+//! One task takes in what happens to links and what sessions ask for; nobody else changes this state. Others read
+//! the [`RoutingTable`], a snapshot that is replaced as a whole.
+
+mod circuits;
+mod routes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ffmesh_core::id::NodeId;
+use ffmesh_core::neighbor::{Choice, LinkFacts, choose};
+use ffmesh_core::time::Time;
+use ffmesh_core::wire::Message;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::identity::KnownKeys;
+use crate::link::{Link, LinkEvent, Linked, code};
+use crate::metrics::{Counters, ErrorKind};
+use crate::socket::{Labels, SlotAddr};
+
+pub use circuits::{Circuit, CircuitError, MAX_CIRCUITS, MAX_SESSIONS_PER_ORIGIN, SLOTS};
+pub use routes::{Lost, Neighbor, Route, RoutingTable};
+
+/// Requests of sessions that may wait.
+const QUEUE: usize = 256;
+/// Lost neighbours that are remembered, for `peers` and for telling an unknown node from an unreachable one.
+const MAX_LOST: usize = 1_000;
+
+/// What a session asks the driver for.
+#[derive(Debug)]
+enum Request {
+    OpenCircuit { route: Route, session: u64, slot: u8, address: SlotAddr, answer: circuits::Answer },
+    CloseCircuit { circuit: Circuit },
+    Origin { slot: SlotAddr, answer: oneshot::Sender<Option<(NodeId, u64)>> },
+}
+
+/// What sessions hold to ask the driver.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    requests: mpsc::Sender<Request>,
+    table: watch::Receiver<Arc<RoutingTable>>,
+}
+
+/// What the driver is made with.
+#[derive(Debug)]
+pub struct DriverConfig {
+    /// This node
+    pub own: NodeId,
+    /// `quic.max_links`
+    pub max_links: usize,
+    /// The keys that ids are bound to
+    pub known_keys: KnownKeys,
+    /// Nodes of the configuration, known before they are first met
+    pub configured: BTreeSet<NodeId>,
+    /// The socket's labels
+    pub labels: Labels,
+    /// Where refusals are counted
+    pub counters: Arc<Counters>,
+}
+
+impl Driver {
+    /// Starts the driver; it ends when `events` do. The second value is for those who dial.
+    pub fn start(config: DriverConfig, events: mpsc::Receiver<LinkEvent>) -> (Self, watch::Receiver<Linked>) {
+        let (requests, incoming) = mpsc::channel(QUEUE);
+        let (linked_tx, linked) = watch::channel(Linked::default());
+        let table = RoutingTable { configured: config.configured.clone(), ..RoutingTable::default() };
+        let (table_tx, table) = watch::channel(Arc::new(table.clone()));
+        let state = State {
+            circuits: circuits::Circuits::new(config.own.clone(), config.labels.clone()),
+            config,
+            neighbors: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            linked: linked_tx,
+            table: table_tx,
+        };
+        tokio::spawn(state.run(events, incoming));
+        (Self { requests, table }, linked)
+    }
+
+    /// The routes, as they are and as they change.
+    pub fn table(&self) -> watch::Receiver<Arc<RoutingTable>> {
+        self.table.clone()
+    }
+
+    /// Sets up a circuit along `route` for a slot of a session, and points the slot at it.
+    pub async fn open_circuit(
+        &self,
+        route: Route,
+        session: u64,
+        slot: u8,
+        address: SlotAddr,
+    ) -> Result<Circuit, CircuitError> {
+        let (answer, result) = oneshot::channel();
+        let request = Request::OpenCircuit { route, session, slot, address, answer };
+        self.requests.send(request).await.map_err(|_| CircuitError::Stopping)?;
+        result.await.map_err(|_| CircuitError::Stopping)?
+    }
+
+    /// Takes a circuit down.
+    pub async fn close_circuit(&self, circuit: Circuit) {
+        let _ = self.requests.send(Request::CloseCircuit { circuit }).await;
+    }
+
+    /// Which node set up the circuit behind a slot, and for which session of its.
+    pub async fn origin(&self, slot: SlotAddr) -> Option<(NodeId, u64)> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Origin { slot, answer }).await.ok()?;
+        result.await.ok()?
+    }
+}
+
+struct State {
+    config: DriverConfig,
+    neighbors: BTreeMap<NodeId, (Link, Time)>,
+    lost: BTreeMap<NodeId, Lost>,
+    circuits: circuits::Circuits,
+    linked: watch::Sender<Linked>,
+    table: watch::Sender<Arc<RoutingTable>>,
+}
+
+impl State {
+    async fn run(mut self, mut events: mpsc::Receiver<LinkEvent>, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            let deadline = self.circuits.deadline();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => return,
+                },
+                Some(request) = requests.recv() => self.on_request(request),
+                () = tokio::time::sleep_until(clock::instant(deadline.unwrap_or_default())), if deadline.is_some() => {
+                    self.circuits.expire(clock::now());
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Candidate { link, answer } => {
+                let decision = self.admit(&link);
+                let _ = answer.send(decision);
+            }
+            LinkEvent::Message { link, message } => self.on_message(&link, message),
+            LinkEvent::Moved { old, new } => {
+                tracing::info!(%old, %new, "neighbour's address changed");
+                self.config.labels.move_neighbor(old, new);
+            }
+            LinkEvent::Down { link, reason } => self.on_down(&link, reason),
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::OpenCircuit { route, session, slot, address, answer } => {
+                let link = route.nodes.get(1).and_then(|next| self.neighbors.get(next)).map(|(link, _)| link.clone());
+                self.circuits.open(link, route, session, slot, address, answer);
+            }
+            Request::CloseCircuit { circuit } => {
+                let link = self.neighbors.get(circuit.next()).map(|(link, _)| link.clone());
+                self.circuits.close(link.as_ref(), &circuit);
+            }
+            Request::Origin { slot, answer } => {
+                let _ = answer.send(self.circuits.origin(slot));
+            }
+        }
+    }
+
+    fn on_message(&mut self, link: &Link, message: Message) {
+        // A message that was under way when its link was replaced.
+        if self.neighbors.get(link.node()).is_none_or(|(current, _)| current.serial() != link.serial()) {
+            return;
+        }
+        match message {
+            Message::CircuitOpen(open) => self.circuits.on_open(link, open),
+            Message::CircuitAck(ack) => self.circuits.on_ack(link, &ack),
+            Message::CircuitClose(close) => self.circuits.on_close(link, &close),
+            other => tracing::debug!(peer = %link.node(), "message of type {} ignored", other.number()),
+        }
+    }
+
+    /// Decides whether a link may run, and publishes it before its dialler learns so.
+    fn admit(&mut self, link: &Link) -> Result<(), String> {
+        let node = link.node().clone();
+        if let Err(conflict) = self.config.known_keys.check(link.peer()) {
+            tracing::error!(peer = %node, address = ?link.address(), "link refused: {conflict}");
+            self.config.counters.error(ErrorKind::KeyConflict);
+            return Err(format!("{node} is bound to another key here"));
+        }
+        let facts = |link: &Link, up_since| LinkFacts { epoch: link.epoch(), dialled: link.dialled(), up_since };
+        let now = clock::now();
+        if let Some((old, up_since)) = self.neighbors.get(&node).cloned() {
+            match choose(&self.config.own, &node, facts(&old, up_since), facts(link, now)) {
+                Choice::Old => return Err(format!("there is a link with {node} already")),
+                Choice::New => {
+                    let why = if link.epoch() == old.epoch() { "replaced by a newer link" } else { "it restarted" };
+                    tracing::info!(peer = %node, "link replaced: {why}");
+                    old.close(code::REPLACED, why);
+                    self.circuits.link_down(&old);
+                }
+            }
+        } else if self.neighbors.len() >= self.config.max_links {
+            self.config.counters.error(ErrorKind::Limit);
+            tracing::warn!(peer = %node, limit = self.config.max_links, "link refused: quic.max_links is reached");
+            return Err(format!("this node has all the {} links it takes", self.config.max_links));
+        }
+        tracing::info!(
+            peer = %node, address = ?link.address().map(ffmesh_udp::canonical), dialled = link.dialled(), "link up"
+        );
+        self.lost.remove(&node);
+        self.neighbors.insert(node, (link.clone(), now));
+        self.publish();
+        Ok(())
+    }
+
+    fn on_down(&mut self, link: &Link, reason: String) {
+        let node = link.node();
+        if self.neighbors.get(node).is_none_or(|(current, _)| current.serial() != link.serial()) {
+            return; // it was replaced, which was told then
+        }
+        tracing::warn!(peer = %node, "link down: {reason}");
+        self.config.counters.error(ErrorKind::LinkDown);
+        self.circuits.link_down(link);
+        self.neighbors.remove(node);
+        if self.lost.len() >= MAX_LOST {
+            let oldest = self.lost.iter().min_by_key(|(_, lost)| lost.since).map(|(node, _)| node.clone());
+            oldest.and_then(|node| self.lost.remove(&node));
+        }
+        self.lost.insert(node.clone(), Lost { since: Timestamp::now(), reason });
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let neighbors: BTreeMap<_, _> =
+            self.neighbors.iter().map(|(node, (link, _))| (node.clone(), Neighbor { link: link.clone() })).collect();
+        self.linked.send_replace(Arc::new(neighbors.keys().cloned().collect()));
+        self.table.send_replace(Arc::new(RoutingTable {
+            own: Some(self.config.own.clone()),
+            neighbors,
+            lost: self.lost.clone(),
+            configured: self.config.configured.clone(),
+        }));
+    }
+}

@@ -1,0 +1,62 @@
+//! The routing table: which nodes can be reached, and how.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ffmesh_core::id::NodeId;
+use jiff::Timestamp;
+
+use crate::link::Link;
+
+/// A sequence of nodes from this node to another, both included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// This node first, the destination last
+    pub nodes: Vec<NodeId>,
+    /// Serial of the link that the first hop takes: a new link is a new route
+    pub link: u64,
+}
+
+/// A neighbour with a link that is up.
+#[derive(Debug, Clone)]
+pub struct Neighbor {
+    /// The link
+    pub link: Link,
+}
+
+/// A neighbour whose link is gone.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// Since when
+    pub since: Timestamp,
+    /// Why
+    pub reason: String,
+}
+
+/// What the node knows of the ways to others. Replaced as a whole at each change.
+#[derive(Debug, Clone, Default)]
+pub struct RoutingTable {
+    pub(super) own: Option<NodeId>,
+    /// Neighbours with a link
+    pub neighbors: BTreeMap<NodeId, Neighbor>,
+    /// Neighbours that have been lost
+    pub lost: BTreeMap<NodeId, Lost>,
+    pub(super) configured: BTreeSet<NodeId>,
+}
+
+impl RoutingTable {
+    /// The routes to a node, best first; none where it cannot be reached now.
+    pub fn routes(&self, node: &NodeId) -> Vec<Route> {
+        let (Some(own), Some(neighbor)) = (&self.own, self.neighbors.get(node)) else { return Vec::new() };
+        vec![Route { nodes: vec![own.clone(), node.clone()], link: neighbor.link.serial() }]
+    }
+
+    /// The boot epoch of a node, while it is known.
+    pub fn epoch(&self, node: &NodeId) -> Option<u64> {
+        self.neighbors.get(node).map(|neighbor| neighbor.link.epoch())
+    }
+
+    /// Whether the node has been met or is in the configuration.
+    pub fn knows(&self, node: &NodeId) -> bool {
+        self.neighbors.contains_key(node) || self.lost.contains_key(node) || self.configured.contains(node)
+    }
+}

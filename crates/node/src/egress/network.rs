@@ -1,0 +1,64 @@
+//! What dialling needs of the system: a resolver and TCP connections.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// Lookups at once. Each holds a thread until the system's resolver gives up, which can be 30 s: without a
+/// bound, names that hang would use up the threads that everything else needs.
+const MAX_LOOKUPS: usize = 64;
+
+/// What a [`Network`] returns.
+pub type Pending<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+/// A resolver and a connector.
+pub trait Network: Send + Sync {
+    /// The addresses of a name with `port`, the most preferred first.
+    fn resolve(&self, name: &str, port: u16) -> Pending<Vec<SocketAddr>>;
+    /// A connection to an address. Dropping the future ends the attempt.
+    fn connect(&self, address: SocketAddr) -> Pending<TcpStream>;
+}
+
+/// The system's resolver (`getaddrinfo`, so `/etc/hosts` and its order by RFC 6724) and TCP.
+pub struct System {
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+    }
+}
+
+impl Network for System {
+    fn resolve(&self, name: &str, port: u16) -> Pending<Vec<SocketAddr>> {
+        let (name, lookups) = (name.to_owned(), Arc::clone(&self.lookups));
+        Box::pin(async move {
+            let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
+            let lookup = tokio::task::spawn_blocking(move || {
+                // Held by the thread, as that goes on when nobody waits for it any more.
+                let _permit = permit;
+                (name.as_str(), port).to_socket_addrs().map(Vec::from_iter)
+            });
+            lookup.await.map_err(io::Error::other)?
+        })
+    }
+
+    fn connect(&self, address: SocketAddr) -> Pending<TcpStream> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            // Without a listener, a loopback connection can meet itself on an ephemeral port (simultaneous
+            // open, RFC 9293, section 3.5), and would echo.
+            if stream.local_addr()? == stream.peer_addr()? {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    }
+}

@@ -1,0 +1,344 @@
+//! Carrying a flow's bytes between a local socket and a stream, each direction by itself.
+//!
+//! | here | on the stream, and the other way round |
+//! | --- | --- |
+//! | FIN | FIN |
+//! | RST | RESET_STREAM and STOP_SENDING |
+//! | full socket buffer | flow control: the sender waits |
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use ffmesh_core::reason::Reason;
+use ffmesh_core::wire::Message;
+use noq::{ConnectionError, PathId, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use tokio::sync::oneshot;
+use tokio::time::{sleep_until, timeout};
+
+use super::table::Flow;
+use super::{HeadError, read_head};
+use crate::clock;
+use crate::local::Stream;
+use crate::session::Session;
+
+/// First read of a direction; a full read makes the next one larger.
+const MIN_READ: usize = 4 << 10;
+/// Largest read.
+const MAX_READ: usize = 128 << 10;
+/// Chunks of a stream that one write hands over.
+const MAX_CHUNKS: usize = 64;
+/// How long SYN_ACK_DATA may take: the other node dials for 10 s, and its answer travels.
+const ACK_TIMEOUT: Duration = Duration::from_secs(12);
+/// Longest that a reset waits for the bytes before it to arrive.
+const MAX_RESET_DELAY: Duration = Duration::from_millis(500);
+
+/// Which way the local side of a flow faces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The client is here: what it sends goes up.
+    Ingress,
+    /// The target is here: what it sends goes down.
+    Egress,
+}
+
+/// What stands before the bytes that a stream brings.
+pub(super) enum Head {
+    /// SYN_ACK_DATA, still to come; who waits for it is told
+    Ack(Option<oneshot::Sender<()>>),
+    /// These bytes, read with SYN_DATA
+    Bytes(Vec<u8>),
+}
+
+/// How a flow ended.
+pub(super) type End = (Reason, Option<String>);
+
+/// A flow between a local socket and a stream.
+pub(super) struct Carrier<'a> {
+    pub(super) session: &'a Session,
+    pub(super) flow: &'a Flow,
+    pub(super) side: Side,
+    pub(super) idle_timeout: Option<Duration>,
+}
+
+impl Carrier<'_> {
+    /// Carries both directions to their ends.
+    pub(super) async fn carry(&self, local: Stream, mut send: SendStream, mut recv: RecvStream, head: Head) -> End {
+        let end = {
+            let both = async {
+                tokio::try_join!(self.to_stream(&local, &mut send), self.to_local(&local, &mut recv, head))
+            };
+            tokio::select! {
+                biased; // what was received before a reset is carried first
+                result = both => result.err(),
+                end = self.interrupted(&local) => Some(end),
+            }
+        };
+        match end {
+            None => (Reason::Done, None),
+            Some(end) => {
+                self.abort(local, send, recv, end.0).await;
+                end
+            }
+        }
+    }
+
+    /// Ends both directions at once, on both sides.
+    async fn abort(&self, local: Stream, mut send: SendStream, mut recv: RecvStream, reason: Reason) {
+        let code = VarInt::from_u32(reason.code());
+        let _ = recv.stop(code);
+        drop(recv); // gives the credit of unread bytes back
+        local.reset();
+        // RESET_STREAM overtakes data that is under way. TCP delivers what was sent before the RST as a rule, so
+        // give it the time of a round trip.
+        if reason == Reason::Reset
+            && let Some(rtt) = self.session.connection().rtt(PathId::ZERO)
+        {
+            tokio::time::sleep((rtt * 3 / 2).min(MAX_RESET_DELAY)).await;
+        }
+        let _ = send.reset(code);
+    }
+
+    /// Local socket to stream, until FIN.
+    async fn to_stream(&self, local: &Stream, send: &mut SendStream) -> Result<(), End> {
+        let stopped = send.stopped();
+        tokio::pin!(stopped);
+        let mut size = MIN_READ;
+        loop {
+            // While there is nothing to read, no buffer is held.
+            tokio::select! {
+                ready = local.readable() => ready.map_err(|e| local_end(&e))?,
+                stop = &mut stopped => return Err(stopped_end(stop)),
+            }
+            let mut buffer = BytesMut::with_capacity(size);
+            match local.try_read(&mut buffer) {
+                Ok(0) => {
+                    let _ = send.finish(); // fails only after a stop, which is seen below
+                    break;
+                }
+                Ok(n) => {
+                    size = next_size(size, n);
+                    self.sent(n);
+                    send.write_chunk(shrunk(buffer)).await.map_err(|e| write_end(&e))?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(local_end(&e)),
+            }
+        }
+        // After FIN the other side may still stop the stream: its local end was reset.
+        match stopped.await {
+            Ok(None) => Ok(()),
+            stop => Err(stopped_end(stop)),
+        }
+    }
+
+    /// Stream to local socket, until FIN.
+    async fn to_local(&self, local: &Stream, recv: &mut RecvStream, head: Head) -> Result<(), End> {
+        let first = match head {
+            Head::Bytes(first) => first,
+            Head::Ack(told) => {
+                let rest = self.acknowledged(recv).await?;
+                told.map(|told| told.send(()));
+                rest
+            }
+        };
+        let mut chunks = [const { Bytes::new() }; MAX_CHUNKS];
+        if !first.is_empty() {
+            chunks[0] = first.into();
+            self.write(local, &mut chunks[..1]).await?;
+        }
+        while let Some(count) = recv.read_many_chunks(&mut chunks).await.map_err(|e| read_end(&e))? {
+            self.write(local, &mut chunks[..count]).await?;
+        }
+        match local.finish() {
+            Err(e) if e.kind() != io::ErrorKind::NotConnected => Err(local_end(&e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Awaits SYN_ACK_DATA; returns what came behind it.
+    async fn acknowledged(&self, recv: &mut RecvStream) -> Result<Vec<u8>, End> {
+        let wrong = |text: String| (Reason::Unsupported, Some(text));
+        match timeout(ACK_TIMEOUT, read_head(recv)).await {
+            Ok(Ok((Message::SynAckData(ack), rest))) if ack.result => {
+                self.flow.connected();
+                Ok(rest)
+            }
+            Ok(Ok((Message::SynAckData(ack), _))) => {
+                let node = self.flow.peer();
+                Err((ack.reason.unwrap_or(Reason::Refused), Some(format!("refused by {node}, whose log says more"))))
+            }
+            Ok(Ok((other, _))) => Err(wrong(format!("answered with a message of type {}", other.number()))),
+            Ok(Err(HeadError::Read(e))) => Err(read_end(&e)),
+            Ok(Err(e)) => Err(wrong(e.to_string())),
+            Err(_) => Err((Reason::Timeout, Some(format!("no answer from {} within 12 s", self.flow.peer())))),
+        }
+    }
+
+    /// Writes all chunks, and leaves them empty.
+    async fn write(&self, local: &Stream, mut chunks: &mut [Bytes]) -> Result<(), End> {
+        let mut stalled = false;
+        while !chunks.is_empty() {
+            let mut slices = [const { IoSlice::new(&[]) }; MAX_CHUNKS];
+            for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
+                *slice = IoSlice::new(chunk);
+            }
+            match local.try_write(&slices[..chunks.len()]) {
+                Ok(mut n) => {
+                    self.received(n);
+                    while let Some(chunk) = chunks.first_mut() {
+                        let taken = n.min(chunk.len());
+                        chunk.advance(taken);
+                        n -= taken;
+                        if !chunk.is_empty() {
+                            break;
+                        }
+                        *chunk = Bytes::new();
+                        chunks = &mut chunks[1..];
+                    }
+                    if stalled {
+                        stalled = false;
+                        self.flow.stalled(false);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    stalled = true;
+                    self.flow.stalled(true);
+                    local.writable().await.map_err(|e| local_end(&e))?;
+                }
+                Err(e) => return Err(local_end(&e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What ends a flow from outside its directions.
+    async fn interrupted(&self, local: &Stream) -> End {
+        tokio::select! {
+            _ = local.reset_by_peer() => (Reason::Reset, None),
+            () = self.flow.cancelled() => {
+                (Reason::Limit, Some("its reader was stalled longest when quic.flow_memory was used up".to_owned()))
+            }
+            () = self.idle() => (Reason::Idle, Some("no byte for as long as idle_timeout allows".to_owned())),
+        }
+    }
+
+    async fn idle(&self) {
+        let Some(timeout) = self.idle_timeout else { return std::future::pending().await };
+        loop {
+            let end = self.flow.last_active() + timeout;
+            if clock::now() >= end {
+                return;
+            }
+            sleep_until(clock::instant(end)).await;
+        }
+    }
+
+    fn sent(&self, bytes: usize) {
+        match self.side {
+            Side::Ingress => self.flow.count_up(bytes),
+            Side::Egress => self.flow.count_down(bytes),
+        }
+    }
+
+    fn received(&self, bytes: usize) {
+        match self.side {
+            Side::Ingress => self.flow.count_down(bytes),
+            Side::Egress => self.flow.count_up(bytes),
+        }
+    }
+}
+
+fn next_size(size: usize, read: usize) -> usize {
+    if read == size {
+        (size * 2).min(MAX_READ)
+    } else if read < size / 4 {
+        (size / 2).max(MIN_READ)
+    } else {
+        size
+    }
+}
+
+/// What was read, in an allocation of its own size where much of the buffer is free: it stays until it is
+/// acknowledged.
+fn shrunk(buffer: BytesMut) -> Bytes {
+    if buffer.len() < buffer.capacity() / 2 { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() }
+}
+
+fn local_end(error: &io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+            (Reason::Reset, None)
+        }
+        _ => (Reason::Reset, Some(format!("the local socket failed: {error}"))),
+    }
+}
+
+fn stopped_end(stop: Result<Option<VarInt>, StoppedError>) -> End {
+    match stop {
+        Ok(Some(code)) => (Reason::from_code(code.into_inner()), None),
+        Ok(None) => (Reason::Reset, None),
+        Err(StoppedError::ConnectionLost(e)) => lost(&e),
+        Err(e) => (Reason::Reset, Some(e.to_string())),
+    }
+}
+
+pub(super) fn write_end(error: &WriteError) -> End {
+    match error {
+        WriteError::Stopped(code) => (Reason::from_code(code.into_inner()), None),
+        WriteError::ConnectionLost(e) => lost(e),
+        other => (Reason::Reset, Some(other.to_string())),
+    }
+}
+
+fn read_end(error: &ReadError) -> End {
+    match error {
+        ReadError::Reset(code) => (Reason::from_code(code.into_inner()), None),
+        ReadError::ConnectionLost(e) => lost(e),
+        other => (Reason::Reset, Some(other.to_string())),
+    }
+}
+
+/// Why a flow ends with its session.
+pub(super) fn lost(error: &ConnectionError) -> End {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let reason = match Reason::from_code(close.error_code.into_inner()) {
+                Reason::Done | Reason::Reset => Reason::Lost,
+                reason => reason,
+            };
+            let text = String::from_utf8_lossy(&close.reason).escape_debug().to_string();
+            (reason, Some(format!("the session was closed: {text}")))
+        }
+        ConnectionError::TimedOut => (Reason::NoRoute, Some("no route for longer than mesh.hold".to_owned())),
+        ConnectionError::Reset => (Reason::Lost, Some("the other node restarted".to_owned())),
+        other => (Reason::Lost, Some(format!("the session ended: {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_grow_with_bulk_and_shrink_with_small_messages() {
+        let mut size = MIN_READ;
+        for _ in 0..10 {
+            size = next_size(size, size);
+        }
+        assert_eq!(size, MAX_READ);
+        for _ in 0..10 {
+            size = next_size(size, 64);
+        }
+        assert_eq!(size, MIN_READ);
+    }
+
+    #[test]
+    fn a_small_message_does_not_keep_a_large_buffer() {
+        let mut buffer = BytesMut::with_capacity(MAX_READ);
+        buffer.extend_from_slice(b"small");
+        let bytes = shrunk(buffer);
+        assert_eq!(&bytes[..], b"small");
+        assert!(bytes.try_into_mut().unwrap().capacity() < 64);
+    }
+}

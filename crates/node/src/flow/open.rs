@@ -1,0 +1,176 @@
+//! Opening flows to other nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ffmesh_api as api;
+use ffmesh_core::id::NodeId;
+use ffmesh_core::reason::Reason;
+use ffmesh_core::target::Target;
+use ffmesh_core::wire::{FlowProtocol, Message, SynData, VERSION, encode};
+use noq::{RecvStream, SendStream};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::carry::{Carrier, End, Head, Side, lost, write_end};
+use super::table::{Flow, FlowStart, Flows};
+use super::{MAX_REQUEST, read_head, write_head};
+use crate::local::Stream;
+use crate::session::{Session, SessionError, Sessions};
+
+/// Bytes that a client may have sent already and that travel with SYN_DATA.
+const MAX_FIRST: usize = 16 << 10;
+/// How long a free stream is waited for: the other node limits them.
+const STREAM_WAIT: Duration = Duration::from_secs(3);
+/// How long one round trip of [`ping`] may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What opening flows needs of the node.
+#[derive(Debug, Clone)]
+pub struct OpenContext {
+    /// The node's sessions
+    pub sessions: Sessions,
+    /// The table of flows
+    pub flows: Flows,
+}
+
+/// What a flow is opened for.
+#[derive(Debug)]
+pub struct Opened {
+    /// The proxy it came through
+    pub proxy: Arc<str>,
+    /// The node that dials
+    pub node: NodeId,
+    /// What it dials
+    pub target: Target,
+    /// The client's address
+    pub client: Option<String>,
+    /// The proxy's `idle_timeout`
+    pub idle_timeout: Option<Duration>,
+    /// Told once the target is connected
+    pub connected: Option<oneshot::Sender<()>>,
+}
+
+/// Carries a client's connection to its target, to the end, and returns how it ended. Whatever goes wrong, the client's
+/// connection is reset and the reason is in the table of flows.
+pub async fn open(context: &OpenContext, local: Stream, opened: Opened) -> End {
+    let flow = context.flows.begin(FlowStart {
+        id: format!("{:016x}", rand::random::<u64>()),
+        role: api::Role::Ingress,
+        proxy: opened.proxy.clone(),
+        peer: opened.node.clone(),
+        target: opened.target.to_string(),
+        client: opened.client.clone(),
+    });
+    let (reason, detail) = run(context, &flow, local, opened).await;
+    context.flows.end(&flow, reason, detail.clone());
+    (reason, detail)
+}
+
+async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) -> End {
+    let ready = async {
+        context.flows.admit().map_err(|(reason, detail)| (reason, Some(detail)))?;
+        let session = context.sessions.to(&opened.node).await.map_err(refused)?;
+        let (send, recv) = stream(&session).await?;
+        Ok::<_, End>((session, send, recv))
+    };
+    let result = tokio::select! {
+        result = ready => result,
+        _ = local.reset_by_peer() => Err((Reason::Reset, Some("the client left before it was connected".to_owned()))),
+    };
+    let (session, mut send, recv) = match result {
+        Ok(ready) => ready,
+        Err(end) => {
+            local.reset();
+            return end;
+        }
+    };
+    let _counted = session.flow();
+    let syn = Message::SynData(SynData {
+        version: VERSION,
+        protocol: FlowProtocol::Tcp,
+        target: Some(opened.target),
+        flow_id: flow.id().to_owned(),
+        proxy: opened.proxy.to_string(),
+    });
+    // No round trip is lost: what the client has sent goes along, and what it has not is not waited for.
+    let first = local.already_sent(MAX_FIRST).unwrap_or_default();
+    flow.count_up(first.len());
+    let mut chunks = [Bytes::from(encode(&opened.node, &syn)), Bytes::from(first)];
+    if let Err(e) = send.write_all_chunks(&mut chunks).await {
+        local.reset();
+        return write_end(&e);
+    }
+    let carrier = Carrier { session: &session, flow, side: Side::Ingress, idle_timeout: opened.idle_timeout };
+    carrier.carry(local, send, recv, Head::Ack(opened.connected)).await
+}
+
+/// One round trip to a node, end to end, and the route it took. At most 5 s.
+pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Reason, String)> {
+    let end = |(reason, detail): End| (reason, detail.unwrap_or_else(|| reason.to_string()));
+    let session = context.sessions.to(node).await.map_err(|e| end(refused(e)))?;
+    let round_trip = async {
+        let (mut send, mut recv) = stream(&session).await?;
+        let broken = |text: String| (Reason::Reset, Some(text));
+        let syn = Message::SynData(SynData {
+            version: VERSION,
+            protocol: FlowProtocol::Echo,
+            target: None,
+            flow_id: String::new(),
+            proxy: String::new(),
+        });
+        write_head(&mut send, node, &syn).await.map_err(|e| write_end(&e))?;
+        let (head, _) = read_head(&mut recv).await.map_err(|e| broken(e.to_string()))?;
+        if !matches!(head, Message::SynAckData(ref ack) if ack.result) {
+            return Err((Reason::Unsupported, Some(format!("{node} does not answer pings"))));
+        }
+        let start = Instant::now();
+        send.write_all(b"ping").await.map_err(|e| write_end(&e))?;
+        let mut echo = [0; 4];
+        recv.read_exact(&mut echo).await.map_err(|e| broken(e.to_string()))?;
+        let _ = send.finish();
+        Ok::<_, End>(start.elapsed())
+    };
+    let rtt = match timeout(PING_TIMEOUT, round_trip).await {
+        Ok(result) => result.map_err(end)?,
+        Err(_) => return Err((Reason::Timeout, format!("no answer from {node} within 5 s"))),
+    };
+    let route = context.sessions.table().routes(node).into_iter().next().map(|route| route.nodes).unwrap_or_default();
+    Ok(api::Ping { node_id: node.clone(), rtt_ms: rtt.as_secs_f64() * 1e3, route })
+}
+
+/// One request to a node that is no flow, and its answer of at most 64 KiB. At most 5 s, once there is a session.
+pub async fn request(sessions: &Sessions, node: &NodeId, syn: &Message, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let session = sessions.to(node).await.map_err(|e| e.to_string())?;
+    let answered = async {
+        let (mut send, mut recv) = stream(&session).await.map_err(|(reason, _)| reason.to_string())?;
+        write_head(&mut send, node, syn).await.map_err(|e| e.to_string())?;
+        send.write_all(bytes).await.map_err(|e| e.to_string())?;
+        send.finish().map_err(|e| e.to_string())?;
+        let (head, mut answer) = read_head(&mut recv).await.map_err(|e| e.to_string())?;
+        match head {
+            Message::SynAckData(ack) if ack.result => {}
+            Message::SynAckData(ack) => return Err(format!("refused: {}", ack.reason.unwrap_or(Reason::Refused))),
+            other => return Err(format!("answered with a message of type {}", other.number())),
+        }
+        let limit = MAX_REQUEST.saturating_sub(answer.len());
+        answer.extend(recv.read_to_end(limit).await.map_err(|e| e.to_string())?);
+        Ok(answer)
+    };
+    timeout(PING_TIMEOUT, answered).await.unwrap_or_else(|_| Err("no answer within 5 s".to_owned()))
+}
+
+async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {
+    match timeout(STREAM_WAIT, session.connection().open_bi()).await {
+        Ok(opened) => opened.map_err(|e| lost(&e)),
+        Err(_) => {
+            let detail = format!("{} has no stream left for another flow", session.peer().id);
+            Err((Reason::Limit, Some(detail)))
+        }
+    }
+}
+
+fn refused(error: SessionError) -> End {
+    (error.reason, Some(error.detail))
+}

@@ -1,0 +1,443 @@
+//! The table of flows: what is open, what ended and why, and the limits over all.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ffmesh_api as api;
+use ffmesh_core::id::NodeId;
+use ffmesh_core::reason::Reason;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::metrics::{Counters, ErrorKind};
+
+/// Ended flows that are remembered.
+const MAX_ENDED: usize = 1_000;
+/// A flow whose reader has taken nothing for this long is taken to hold a full window.
+const STALLED_AFTER: Duration = Duration::from_millis(500);
+/// How often stalled flows are looked for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Where flows begin to be reset, in percent of `flow_memory`; from 100 on, new ones are refused.
+const RESET_PERCENT: u64 = 110;
+
+/// Limits over all flows of the node.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowLimits {
+    /// `quic.max_flows`
+    pub flows: u64,
+    /// `quic.flow_memory`
+    pub memory: u64,
+    /// `quic.stream_window`: what a stalled flow may hold
+    pub window: u64,
+}
+
+/// What is known of a flow when it begins.
+#[derive(Debug, Clone)]
+pub struct FlowStart {
+    /// 16 hex digits, the same on both nodes
+    pub id: String,
+    /// This node's part
+    pub role: api::Role,
+    /// The proxy it came through, as the ingress names it
+    pub proxy: Arc<str>,
+    /// The node at the other end
+    pub peer: NodeId,
+    /// What is dialled
+    pub target: String,
+    /// The client's address, at the ingress
+    pub client: Option<String>,
+}
+
+/// A flow: its record, which outlives its connection.
+#[derive(Debug)]
+pub struct Flow {
+    serial: u64,
+    start: FlowStart,
+    started: Timestamp,
+    since: Instant,
+    up: AtomicU64,
+    down: AtomicU64,
+    connected: AtomicBool,
+    /// Microseconds of [`clock::now`] since when its reader takes nothing; 0 while it does.
+    stalled: AtomicU64,
+    active: AtomicU64,
+    cancelled: Notify,
+}
+
+impl Flow {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.start.id
+    }
+
+    /// The node at the other end.
+    pub fn peer(&self) -> &NodeId {
+        &self.start.peer
+    }
+
+    /// The target is connected.
+    pub fn connected(&self) {
+        self.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts bytes from the client to the target.
+    pub fn count_up(&self, bytes: usize) {
+        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// Counts bytes from the target to the client.
+    pub fn count_down(&self, bytes: usize) {
+        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// The reader takes nothing (`true`) or has taken something.
+    pub fn stalled(&self, stalled: bool) {
+        let at = if stalled { clock::now().0.max(1) } else { 0 };
+        self.stalled.store(at, Ordering::Relaxed);
+    }
+
+    /// When the last byte went by, in either direction.
+    pub fn last_active(&self) -> ffmesh_core::time::Time {
+        ffmesh_core::time::Time(self.active.load(Ordering::Relaxed))
+    }
+
+    /// Waits until the table demands the flow's end.
+    pub async fn cancelled(&self) {
+        self.cancelled.notified().await;
+    }
+
+    fn touch(&self) {
+        self.active.store(clock::now().0, Ordering::Relaxed);
+    }
+
+    fn report(&self, ended: Option<(Reason, Option<String>)>) -> api::Flow {
+        let (reason, detail) = ended.map_or((None, None), |(reason, detail)| (Some(reason), detail));
+        api::Flow {
+            id: self.start.id.clone(),
+            role: self.start.role,
+            proxy: self.start.proxy.to_string(),
+            peer: self.start.peer.clone(),
+            target: self.start.target.clone(),
+            client: self.start.client.clone(),
+            started: self.started,
+            duration_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes_up: self.up.load(Ordering::Relaxed),
+            bytes_down: self.down.load(Ordering::Relaxed),
+            connected: self.connected.load(Ordering::Relaxed),
+            reason,
+            detail,
+        }
+    }
+}
+
+/// What a proxy has carried.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProxyTotals {
+    /// Flows open now
+    pub open: u64,
+    /// Flows since the start
+    pub total: u64,
+    /// Of these, not connected
+    pub failed: u64,
+    /// Bytes from clients to targets
+    pub up: u64,
+    /// Bytes from targets to clients
+    pub down: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: BTreeMap<u64, Arc<Flow>>,
+    ended: VecDeque<api::Flow>,
+    next: u64,
+    /// Totals of ended ingress flows, by proxy; only names of this node's configuration get in.
+    proxies: HashMap<Arc<str>, ProxyTotals>,
+    /// Bytes of ended flows: to the other node, from it.
+    sent: u64,
+    received: u64,
+}
+
+/// The node's flows. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Flows {
+    limits: FlowLimits,
+    state: Arc<Mutex<State>>,
+    /// Estimated bytes held for slow readers.
+    memory: Arc<AtomicU64>,
+    draining: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+}
+
+impl Flows {
+    /// None yet. Keep [`watch`](Self::watch) running.
+    pub fn new(limits: FlowLimits, counters: Arc<Counters>) -> Self {
+        Self { limits, state: Arc::default(), memory: Arc::default(), draining: Arc::default(), counters }
+    }
+
+    /// Enters a flow. Refused flows are entered, too, so that they can be looked at: check [`admit`](Self::admit) next.
+    pub fn begin(&self, start: FlowStart) -> Arc<Flow> {
+        let mut state = self.lock();
+        let serial = state.next;
+        state.next += 1;
+        let flow = Arc::new(Flow {
+            serial,
+            start,
+            started: Timestamp::now(),
+            since: Instant::now(),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            stalled: AtomicU64::new(0),
+            active: AtomicU64::new(clock::now().0),
+            cancelled: Notify::new(),
+        });
+        state.open.insert(serial, flow.clone());
+        flow
+    }
+
+    /// Whether there is room for the flow that was just entered.
+    pub fn admit(&self) -> Result<(), (Reason, String)> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err((Reason::Drained, "this node is shutting down".to_owned()));
+        }
+        let open = self.lock().open.len() as u64;
+        if open > self.limits.flows {
+            self.counters.error(ErrorKind::Limit);
+            return Err((Reason::Limit, format!("quic.max_flows is reached: {} flows are open", self.limits.flows)));
+        }
+        let held = self.memory.load(Ordering::Relaxed);
+        if held >= self.limits.memory {
+            self.counters.error(ErrorKind::Limit);
+            let limit = self.limits.memory;
+            return Err((Reason::Limit, format!("slow readers hold {held} bytes, and quic.flow_memory is {limit}")));
+        }
+        Ok(())
+    }
+
+    /// Ends a flow: its one record is written.
+    pub fn end(&self, flow: &Flow, reason: Reason, detail: Option<String>) {
+        let report = flow.report(Some((reason, detail)));
+        self.log(&report, reason);
+        let mut state = self.lock();
+        if state.open.remove(&flow.serial).is_none() {
+            return;
+        }
+        if report.role == api::Role::Ingress {
+            let totals = state.proxies.entry(flow.start.proxy.clone()).or_default();
+            totals.total += 1;
+            totals.failed += u64::from(!report.connected);
+            totals.up += report.bytes_up;
+            totals.down += report.bytes_down;
+        }
+        let (sent, received) = directions(&report);
+        state.sent += sent;
+        state.received += received;
+        if state.ended.len() >= MAX_ENDED {
+            state.ended.pop_back();
+        }
+        state.ended.push_front(report);
+    }
+
+    fn log(&self, flow: &api::Flow, reason: Reason) {
+        match reason {
+            Reason::Done | Reason::Drained | Reason::Idle => {}
+            Reason::Reset => self.counters.error(ErrorKind::FlowReset),
+            Reason::Denied => self.counters.error(ErrorKind::Denied),
+            _ => self.counters.error(ErrorKind::FlowFailed),
+        }
+        // What peers wrote is escaped by Debug.
+        let api::Flow { id, role, proxy, peer, target, client, bytes_up, bytes_down, duration_ms, detail, .. } = flow;
+        let detail = detail.as_deref().unwrap_or_default();
+        if matches!(reason, Reason::Done | Reason::Reset | Reason::Idle) {
+            tracing::debug!(
+                flow = ?id, ?role, ?proxy, %peer, ?target, client, bytes_up, bytes_down, duration_ms, %reason,
+                "flow ended: {detail}"
+            );
+        } else if flow.connected {
+            tracing::warn!(
+                flow = ?id, ?role, ?proxy, %peer, ?target, client, bytes_up, bytes_down, duration_ms, %reason,
+                "flow ended: {detail}"
+            );
+        } else {
+            tracing::warn!(flow = ?id, ?role, ?proxy, %peer, ?target, client, %reason, "flow refused: {detail}");
+        }
+    }
+
+    /// Open flows and the last that ended.
+    pub fn report(&self) -> api::Flows {
+        let state = self.lock();
+        api::Flows {
+            open: state.open.values().map(|flow| flow.report(None)).collect(),
+            ended: state.ended.iter().cloned().collect(),
+        }
+    }
+
+    /// Flows open now, flows since the start, bytes sent to other nodes, bytes received from them.
+    pub fn totals(&self) -> (u64, u64, u64, u64) {
+        let state = self.lock();
+        let (mut sent, mut received) = (state.sent, state.received);
+        for flow in state.open.values() {
+            let (s, r) = directions(&flow.report(None));
+            sent += s;
+            received += r;
+        }
+        (state.open.len() as u64, state.next, sent, received)
+    }
+
+    /// What a proxy has carried.
+    pub fn proxy_totals(&self, proxy: &str) -> ProxyTotals {
+        let state = self.lock();
+        let mut totals = state.proxies.get(proxy).copied().unwrap_or_default();
+        let ingress = |flow: &&Arc<Flow>| flow.start.role == api::Role::Ingress && &*flow.start.proxy == proxy;
+        for flow in state.open.values().filter(ingress) {
+            totals.open += 1;
+            totals.total += 1;
+            totals.up += flow.up.load(Ordering::Relaxed);
+            totals.down += flow.down.load(Ordering::Relaxed);
+        }
+        totals
+    }
+
+    /// Estimated bytes held for slow readers.
+    pub fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new flows from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps the estimate of held memory, and resets the flows stalled longest where it is too much. Never returns.
+    pub async fn watch(&self) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            for flow in self.overdue() {
+                self.counters.error(ErrorKind::Limit);
+                flow.cancelled.notify_one();
+            }
+        }
+    }
+
+    /// Takes stock; returns the flows to reset, which are those stalled longest.
+    fn overdue(&self) -> Vec<Arc<Flow>> {
+        let now = clock::now();
+        let mut stalled: Vec<(u64, Arc<Flow>)> = Vec::new();
+        for flow in self.lock().open.values() {
+            let since = flow.stalled.load(Ordering::Relaxed);
+            if since != 0 && now - ffmesh_core::time::Time(since) >= STALLED_AFTER {
+                stalled.push((since, flow.clone()));
+            }
+        }
+        let window = self.limits.window.max(1);
+        self.memory.store(stalled.len() as u64 * window, Ordering::Relaxed);
+        let allowed = usize::try_from(self.limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
+        stalled.sort_by_key(|(since, _)| *since);
+        stalled.truncate(stalled.len().saturating_sub(allowed));
+        stalled.into_iter().map(|(_, flow)| flow).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes to the other node and from it.
+fn directions(flow: &api::Flow) -> (u64, u64) {
+    match flow.role {
+        api::Role::Ingress => (flow.bytes_up, flow.bytes_down),
+        api::Role::Egress => (flow.bytes_down, flow.bytes_up),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flows(limits: FlowLimits) -> Flows {
+        Flows::new(limits, Arc::default())
+    }
+
+    fn limits() -> FlowLimits {
+        FlowLimits { flows: 3, memory: 1000, window: 100 }
+    }
+
+    fn start(role: api::Role) -> FlowStart {
+        FlowStart {
+            id: "00".into(),
+            role,
+            proxy: "web".into(),
+            peer: "b".parse().unwrap(),
+            target: "127.0.0.1:80".into(),
+            client: None,
+        }
+    }
+
+    #[test]
+    fn totals_are_the_same_before_and_after_the_end() {
+        let flows = flows(limits());
+        for role in [api::Role::Ingress, api::Role::Egress] {
+            let flow = flows.begin(start(role));
+            flow.connected();
+            flow.count_up(10);
+            flow.count_down(3);
+            let before = (flows.totals(), flows.proxy_totals("web"));
+            flows.end(&flow, Reason::Done, None);
+            let (open, total, sent, received) = flows.totals();
+            assert_eq!((open, total, sent, received), (before.0.0 - 1, before.0.1, before.0.2, before.0.3));
+            let proxy = flows.proxy_totals("web");
+            assert_eq!((proxy.total, proxy.up, proxy.down), (before.1.total, before.1.up, before.1.down));
+        }
+        assert_eq!(flows.totals(), (0, 2, 13, 13));
+        assert_eq!(flows.report().ended.len(), 2);
+    }
+
+    #[test]
+    fn the_last_thousand_ended_flows_are_kept() {
+        let flows = flows(limits());
+        for i in 0..1_500 {
+            let flow = flows.begin(FlowStart { id: i.to_string(), ..start(api::Role::Egress) });
+            flows.end(&flow, Reason::Done, None);
+        }
+        let ended = flows.report().ended;
+        assert_eq!((ended.len(), ended[0].id.as_str(), ended[999].id.as_str()), (1_000, "1499", "500"));
+    }
+
+    #[test]
+    fn flows_over_the_limit_are_refused() {
+        let flows = flows(limits());
+        let open: Vec<_> = (0..3).map(|_| flows.begin(start(api::Role::Ingress))).collect();
+        assert!(flows.admit().is_ok());
+        let fourth = flows.begin(start(api::Role::Ingress));
+        assert_eq!(flows.admit().unwrap_err().0, Reason::Limit);
+        flows.end(&fourth, Reason::Limit, None);
+        drop(open);
+        assert!(flows.admit().is_ok());
+        flows.drain();
+        assert_eq!(flows.admit().unwrap_err().0, Reason::Drained);
+    }
+
+    #[test]
+    fn stalled_flows_cost_memory_and_the_oldest_is_reset_first() {
+        let flows = flows(FlowLimits { flows: 100, ..limits() });
+        let open: Vec<_> = (0..12).map(|_| flows.begin(start(api::Role::Egress))).collect();
+        assert_eq!(flows.overdue().len(), 0);
+        assert!(flows.admit().is_ok());
+        clock::now();
+        std::thread::sleep(STALLED_AFTER);
+        for (i, flow) in open.iter().enumerate() {
+            flow.stalled.store(1 + i as u64, Ordering::Relaxed); // long ago, each later than the last
+        }
+        let overdue = flows.overdue();
+        assert_eq!(flows.memory(), 1200);
+        assert_eq!(flows.admit().unwrap_err().0, Reason::Limit);
+        assert_eq!(overdue.iter().map(|f| f.serial).collect::<Vec<_>>(), [0], "11 windows are 110 %");
+        open.iter().for_each(|flow| flow.stalled(false));
+        assert_eq!((flows.overdue().len(), flows.memory()), (0, 0));
+    }
+}

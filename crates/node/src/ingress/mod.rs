@@ -1,0 +1,205 @@
+//! Ingress: local listeners whose connections become flows.
+
+mod holder;
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ffmesh_core::id::NodeId;
+use ffmesh_core::target::Target;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::{Listen, Protocol, Proxy, ProxyTarget};
+use crate::flow::{OpenContext, Opened, open};
+use crate::local::Stream;
+use crate::metrics::{Counters, ErrorKind};
+
+/// Connections that may wait to be accepted; the kernel may give less (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// How long accepting pauses where the process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a proxy does not listen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("proxy {name:?} cannot listen on {listen}: {reason}")]
+pub struct BindError {
+    /// The proxy
+    pub name: String,
+    /// Where it was to listen
+    pub listen: String,
+    /// Why it cannot, and what to do
+    pub reason: String,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A proxy that is bound, and not accepting yet.
+#[derive(Debug)]
+pub struct Ingress {
+    name: Arc<str>,
+    node: NodeId,
+    target: Target,
+    idle_timeout: Option<Duration>,
+    listener: Listener,
+}
+
+impl Ingress {
+    /// Binds a proxy's listener. `None` for a proxy of a kind that this version does not serve yet.
+    pub fn bind(proxy: &Proxy) -> Result<Option<Self>, BindError> {
+        let (Protocol::Tcp, Some(ProxyTarget::Address { node, target })) = (proxy.protocol, &proxy.target) else {
+            return Ok(None);
+        };
+        let failed = |reason: String| BindError { name: proxy.name.clone(), listen: proxy.listen.to_string(), reason };
+        let listener = match &proxy.listen {
+            Listen::Port(ip, port) => {
+                let address = SocketAddr::new(*ip, *port);
+                Listener::Tcp(bind_tcp(address).map_err(|e| failed(explain_tcp(address, &e)))?)
+            }
+            Listen::Unix(path) => {
+                Listener::Unix(bind_unix(path).map_err(|e| failed(explain_unix(&e)))?, path.clone())
+            }
+        };
+        Ok(Some(Self {
+            name: proxy.name.as_str().into(),
+            node: node.clone(),
+            target: target.clone(),
+            idle_timeout: proxy.idle_timeout,
+            listener,
+        }))
+    }
+
+    /// The TCP address it is bound to.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(..) => None,
+        }
+    }
+
+    /// Accepts connections for ever; each becomes a flow in a task of its own.
+    pub async fn run(self, context: OpenContext, counters: Arc<Counters>) {
+        let mut failing = false;
+        loop {
+            match self.accept().await {
+                Ok((local, client)) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!(proxy = ?self.name, "accepting again");
+                    }
+                    let opened = Opened {
+                        proxy: self.name.clone(),
+                        node: self.node.clone(),
+                        target: self.target.clone(),
+                        client,
+                        idle_timeout: self.idle_timeout,
+                        outcome: None,
+                    };
+                    let context = context.clone();
+                    tokio::spawn(async move { open(&context, local, opened).await });
+                }
+                // The client left before it was accepted.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                // No descriptors or no memory: what waits is accepted once others have closed.
+                Err(e) => {
+                    counters.error(ErrorKind::Accept);
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(
+                            proxy = ?self.name,
+                            "cannot accept: {e}; trying on. Raise the limit of open files (ulimit -n, LimitNOFILE=)"
+                        );
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Option<String>)> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, client) = listener.accept().await?;
+                // A client that has left already fails here and in the flow.
+                let _ = stream.set_nodelay(true);
+                Ok((Stream::Tcp(stream), Some(ffmesh_udp::canonical(client).to_string())))
+            }
+            Listener::Unix(listener, _) => Ok((Stream::Unix(listener.accept().await?.0), None)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = fs::remove_file(path); // what is left is found stale at the next start
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // `::` means all addresses of both families; a given IPv6 address is that address.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A port whose last connections still linger is free.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+            let stale = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+                && std::os::unix::net::UnixStream::connect(path)
+                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            if !stale {
+                return Err(e);
+            }
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }
+}
+
+fn explain_tcp(address: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => match holder::of_tcp_port(address.port()) {
+            Some(holder) => format!("{holder} listens there; choose another local_port, or stop it"),
+            None => "another program listens there; choose another local_port, or stop it".to_owned(),
+        },
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")
+        }
+        io::ErrorKind::AddrNotAvailable => format!("{} is no address of this machine", address.ip()),
+        _ => error.to_string(),
+    }
+}
+
+fn explain_unix(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "something is there already, and it is no stale socket; remove it".to_owned(),
+        io::ErrorKind::NotFound => "its directory does not exist; create it".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// This machine's addresses, asked for once: what a wildcard listener listens on.
+pub fn own_addresses() -> &'static [IpAddr] {
+    static ADDRESSES: OnceLock<Vec<IpAddr>> = OnceLock::new();
+    ADDRESSES.get_or_init(|| {
+        if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip()).collect()
+    })
+}

@@ -1,0 +1,184 @@
+//! Dialling upstreams: at once, and again until there is a link.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ffmesh_core::id::NodeId;
+use ffmesh_core::target::Host;
+use jiff::Timestamp;
+use noq::Connection;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::handshake::{self, LinkError};
+use super::LinkContext;
+use crate::config::{Address, Upstream};
+use crate::transport::{HANDSHAKE_TIMEOUT, server_name};
+
+/// Between attempts in the first [`EAGER_FOR`]; attempts overlap, so that a slow path still has its 5 s.
+const EAGER_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a lost upstream is dialled eagerly.
+const EAGER_FOR: Duration = Duration::from_mins(1);
+/// Between attempts after that.
+const PATIENT_INTERVAL: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried at once.
+const MAX_ADDRESSES: usize = 8;
+/// How long a name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A failure that does not change is logged this often.
+const REPEAT_LOG: Duration = Duration::from_mins(1);
+
+/// The nodes that there are links to.
+pub type Linked = Arc<BTreeSet<NodeId>>;
+
+/// How dialling an upstream goes.
+#[derive(Debug, Clone)]
+pub struct DialState {
+    /// When the link was lost, or the node started.
+    pub since: Timestamp,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+}
+
+/// An upstream and how dialling it goes.
+#[derive(Debug, Clone)]
+pub struct Dialler {
+    /// The upstream
+    pub upstream: Upstream,
+    state: Arc<Mutex<DialState>>,
+}
+
+impl Dialler {
+    /// For an upstream that has not been dialled yet.
+    pub fn new(upstream: Upstream) -> Self {
+        let state = DialState { since: Timestamp::now(), last_error: None };
+        Self { upstream, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// How it goes.
+    pub fn state(&self) -> DialState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, change: impl FnOnce(&mut DialState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Keeps an upstream linked for as long as `linked` is published.
+pub async fn dial_upstream(context: LinkContext, dialler: Dialler, mut linked: watch::Receiver<Linked>) {
+    let node = dialler.upstream.node_id.clone();
+    let mut log = FailureLog::default();
+    let mut earliest = Instant::now();
+    while linked.wait_for(|linked| !linked.contains(&node)).await.is_ok() {
+        dialler.set(|state| state.since = Timestamp::now());
+        tokio::select! {
+            linked = linked.wait_for(|linked| linked.contains(&node)) => if linked.is_err() { return },
+            // An admitted link is in `linked` by the time this returns.
+            () = dial_until_linked(&context, &dialler, earliest, &mut log) => {}
+        }
+        dialler.set(|state| state.last_error = None);
+        log = FailureLog::default();
+        // A link that breaks as soon as it is made must not be made in a tight loop.
+        earliest = Instant::now() + EAGER_INTERVAL;
+    }
+}
+
+async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: Instant, log: &mut FailureLog) {
+    let Upstream { node_id, address, .. } = &dialler.upstream;
+    let started = Instant::now();
+    let mut next = earliest;
+    let mut attempts: JoinSet<Result<Connection, LinkError>> = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = sleep_until(next) => {
+                let pace = if started.elapsed() < EAGER_FOR { EAGER_INTERVAL } else { PATIENT_INTERVAL };
+                // Nodes that lost the same relay must not come back in step.
+                next = Instant::now() + pace.mul_f64(rand::random_range(0.8..1.0));
+                attempts.spawn(attempt(context.clone(), node_id.clone(), address.clone()));
+            }
+            Some(Ok(result)) = attempts.join_next() => {
+                let opened = match result {
+                    Ok(connection) => open(context.clone(), connection, node_id.clone()).await,
+                    Err(e) => Err(e),
+                };
+                match opened {
+                    Ok(()) => return,
+                    Err(e) => {
+                        log.failed(dialler, &e.0);
+                        dialler.set(|state| state.last_error = Some(e.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Opens the control channel in a task of its own: a link that is admitted must run, whoever stops waiting for it.
+async fn open(context: LinkContext, connection: Connection, node: NodeId) -> Result<(), LinkError> {
+    let opened = tokio::spawn(async move { handshake::open(&context, connection, &node).await });
+    match opened.await {
+        Ok(result) => result.map(|_| ()),
+        Err(e) => Err(LinkError(e.to_string())),
+    }
+}
+
+/// One attempt: resolves anew and dials all addresses; the first that answers wins.
+async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result<Connection, LinkError> {
+    let name = server_name(&context.credentials, &node);
+    let mut dials = JoinSet::new();
+    let mut error = LinkError(format!("{} has no address", address.host));
+    for at in resolve(&address).await? {
+        match context.transport.connect_link(at, &name) {
+            Ok(connecting) => {
+                dials.spawn(async move {
+                    handshake::connect(connecting).await.map_err(|e| LinkError(format!("{at}: {e}")))
+                });
+            }
+            Err(e) => error = LinkError(format!("{at}: {e}")),
+        }
+    }
+    while let Some(result) = dials.join_next().await {
+        match result {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(e)) => error = e,
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
+
+async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, LinkError> {
+    let name = match &address.host {
+        Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, address.port)]),
+        Host::Name(name) => name,
+    };
+    match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), address.port))).await {
+        Ok(Ok(found)) => Ok(found.take(MAX_ADDRESSES).collect()),
+        Ok(Err(e)) => Err(LinkError(format!("cannot resolve {name}: {e}"))),
+        Err(_) => Err(LinkError(format!("cannot resolve {name}: no answer within {}", HANDSHAKE_TIMEOUT.as_secs()))),
+    }
+}
+
+/// Logs a failure when it is new, and once a minute while it stays.
+#[derive(Debug, Default)]
+struct FailureLog {
+    last: Option<(String, Instant)>,
+}
+
+impl FailureLog {
+    fn failed(&mut self, dialler: &Dialler, error: &str) {
+        if self.last.as_ref().is_some_and(|(last, at)| last == error && at.elapsed() < REPEAT_LOG) {
+            return;
+        }
+        let Upstream { name, node_id, address, .. } = &dialler.upstream;
+        tracing::warn!(
+            peer = %node_id, upstream = ?name, address = %format_args!("{}:{}", address.host, address.port),
+            "upstream not reached, dialling again: {error}"
+        );
+        self.last = Some((error.to_owned(), Instant::now()));
+    }
+}

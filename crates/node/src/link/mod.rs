@@ -1,0 +1,218 @@
+//! Links: the connections of neighbours, on their direct UDP path, which carry the control plane.
+//!
+//! ```text
+//! dial ──┐                     one task each:
+//!        ├─ handshake ── run ─┬─ control stream in, probes, changes of address
+//! accept ┘                    └─ control stream out
+//! ```
+//!
+//! A link tells of itself by [`LinkEvent`]s; whoever owns the links decides (the driver).
+
+mod dial;
+mod handshake;
+mod run;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ffmesh_core::id::NodeId;
+use ffmesh_core::wire::{Capability, Message, SynMsg};
+use jiff::Timestamp;
+use noq::{Connection, PathId, VarInt};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::identity::{Credentials, PeerIdentity};
+use crate::transport::Transport;
+
+pub use dial::{DialState, Dialler, Linked, dial_upstream};
+pub use handshake::accept;
+
+/// Control messages that may wait for a link. A neighbour that leaves more than these unread is cut off.
+const OUTBOX: usize = 256;
+
+/// Application error codes of a link's CONNECTION_CLOSE (RFC 9000, section 19.19).
+pub mod code {
+    /// The node is shutting down.
+    pub const GOODBYE: u32 = 0;
+    /// Another link to the same node took over.
+    pub const REPLACED: u32 = 1;
+    /// Nothing was heard for too long.
+    pub const SILENT: u32 = 2;
+    /// A message was malformed or out of place.
+    pub const PROTOCOL: u32 = 3;
+    /// The link was refused; the reason says why.
+    pub const REFUSED: u32 = 4;
+}
+
+/// What links need of their node.
+#[derive(Debug, Clone)]
+pub struct LinkContext {
+    /// The QUIC endpoint
+    pub transport: Transport,
+    /// Who this node is
+    pub credentials: Arc<Credentials>,
+    /// This node's boot epoch
+    pub epoch: u64,
+    /// What this node offers
+    pub capabilities: Vec<Capability>,
+    /// `quic.keep_alive`
+    pub keep_alive: Duration,
+    /// Where events go
+    pub events: mpsc::Sender<LinkEvent>,
+}
+
+impl LinkContext {
+    fn syn(&self) -> SynMsg {
+        SynMsg {
+            version: ffmesh_core::wire::VERSION,
+            node_id: self.credentials.node_id(),
+            mesh: self.credentials.mesh(),
+            epoch: self.epoch,
+            capabilities: self.capabilities.clone(),
+        }
+    }
+}
+
+/// What happens to links.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A link is ready; it runs once the answer is `Ok`, and is refused with the sentence otherwise.
+    Candidate {
+        /// The link
+        link: Link,
+        /// Takes the decision
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// A control message came.
+    Message {
+        /// Over this link
+        link: Link,
+        /// This one
+        message: Message,
+    },
+    /// The neighbour's address has changed.
+    Moved {
+        /// It was
+        old: SocketAddr,
+        /// It is
+        new: SocketAddr,
+    },
+    /// A link that was accepted is gone.
+    Down {
+        /// The link
+        link: Link,
+        /// Why, as a sentence
+        reason: String,
+    },
+}
+
+/// A link to a neighbour that has proved who it is.
+#[derive(Debug, Clone)]
+pub struct Link(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    serial: u64,
+    peer: PeerIdentity,
+    syn: SynMsg,
+    dialled: bool,
+    since: Timestamp,
+    connection: Connection,
+    outbox: mpsc::Sender<Message>,
+    vitals: Mutex<Vitals>,
+}
+
+/// How a link is doing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Vitals {
+    /// Smoothed round trip time
+    pub rtt: Option<Duration>,
+    /// Lost share of the last probes, 0 to 1
+    pub loss: Option<f64>,
+}
+
+impl Link {
+    fn new(
+        connection: Connection,
+        peer: PeerIdentity,
+        syn: SynMsg,
+        dialled: bool,
+    ) -> (Self, mpsc::Receiver<Message>) {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let inner = Inner {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            peer,
+            syn,
+            dialled,
+            since: Timestamp::now(),
+            connection,
+            outbox,
+            vitals: Mutex::default(),
+        };
+        (Self(Arc::new(inner)), messages)
+    }
+
+    /// A number that no other link of this process has.
+    pub fn serial(&self) -> u64 {
+        self.0.serial
+    }
+
+    /// Who is at the other end, as its certificate says.
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.0.peer
+    }
+
+    /// The neighbour's id.
+    pub fn node(&self) -> &NodeId {
+        &self.0.peer.id
+    }
+
+    /// The neighbour's boot epoch.
+    pub fn epoch(&self) -> u64 {
+        self.0.syn.epoch
+    }
+
+    /// Whether this node dialled it.
+    pub fn dialled(&self) -> bool {
+        self.0.dialled
+    }
+
+    /// When it was made.
+    pub fn since(&self) -> Timestamp {
+        self.0.since
+    }
+
+    /// The neighbour's current address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.0.connection.path(PathId::ZERO)?.remote_address().ok()
+    }
+
+    /// This node's address on the link.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.0.connection.path(PathId::ZERO)?.local_ip().ok().flatten()
+    }
+
+    /// How it is doing.
+    pub fn vitals(&self) -> Vitals {
+        *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a control message. A neighbour that does not read its messages is cut off.
+    pub fn send(&self, message: Message) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.0.outbox.try_send(message) {
+            self.close(code::PROTOCOL, "does not read its control messages");
+        }
+    }
+
+    /// Closes it.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.0.connection.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    fn set_vitals(&self, vitals: Vitals) {
+        *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
+    }
+}

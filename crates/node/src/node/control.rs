@@ -1,0 +1,207 @@
+//! What the admin API sees and does of a node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ffmesh_api as api;
+use ffmesh_core::id::NodeId;
+use ffmesh_core::reason::Reason;
+use ffmesh_core::target::Target;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::Parts;
+use crate::admin::{BoxFuture, Control, FlowIo};
+use crate::config::{Proxy, ProxyTarget};
+use crate::driver::Neighbor;
+use crate::flow::{OpenContext, Opened, open, ping};
+use crate::identity::{TokenOptions, create_token};
+use crate::local::Stream;
+
+/// The proxy name of flows of `ffmesh nc`.
+const NC: &str = "nc";
+
+pub(super) struct NodeControl {
+    parts: Arc<Parts>,
+    opening: OpenContext,
+}
+
+impl NodeControl {
+    pub(super) fn new(parts: Arc<Parts>, opening: OpenContext) -> Self {
+        Self { parts, opening }
+    }
+
+    fn proxy(&self, proxy: &Proxy) -> api::Proxy {
+        let totals = self.parts.flows.proxy_totals(&proxy.name);
+        let target = match &proxy.target {
+            Some(ProxyTarget::Address { node, target }) => format!("{node} {target}"),
+            Some(ProxyTarget::Service(service)) => format!("service {service}"),
+            None => proxy.exit.as_ref().map_or_else(String::new, |exit| format!("{exit} *")),
+        };
+        let error = (!proxy.is_served()).then(|| "this version does not serve proxies of this kind".to_owned());
+        api::Proxy {
+            name: proxy.name.clone(),
+            protocol: proxy.protocol.to_string(),
+            listen: proxy.listen.to_string(),
+            target,
+            error,
+            flows_open: totals.open,
+            flows_total: totals.total,
+            flows_failed: totals.failed,
+            bytes_up: totals.up,
+            bytes_down: totals.down,
+        }
+    }
+
+    fn linked(&self, neighbor: &Neighbor) -> api::Peer {
+        let link = &neighbor.link;
+        let vitals = link.vitals();
+        api::Peer {
+            node_id: link.node().clone(),
+            name: None,
+            state: api::PeerState::Up,
+            address: link.address().map(|address| ffmesh_udp::canonical(address).to_string()),
+            dialled: link.dialled(),
+            since: link.since(),
+            rtt_ms: vitals.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            loss: vitals.loss,
+            groups: link.peer().groups.clone(),
+            relay: link.peer().relay,
+            last_error: None,
+        }
+    }
+}
+
+impl Control for NodeControl {
+    fn status(&self) -> api::Status {
+        let parts = &self.parts;
+        let table = parts.sessions.table();
+        let (flows_open, flows_total, bytes_sent, bytes_received) = parts.flows.totals();
+        let upstreams = &parts.config.quic.upstreams;
+        let up = upstreams.iter().filter(|upstream| table.neighbors.contains_key(&upstream.node_id)).count();
+        api::Status {
+            node_id: parts.credentials.node_id(),
+            mesh: parts.credentials.mesh().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: parts.started,
+            config: parts.config.path.as_ref().map(|path| path.display().to_string()),
+            state_dir: parts.state.path().display().to_string(),
+            listen: vec![parts.udp.to_string()],
+            accepts: parts.config.quic.listen_port.is_some(),
+            links_up: count(table.neighbors.len()),
+            upstreams: count(upstreams.len()),
+            upstreams_up: count(up),
+            sessions: count(parts.sessions.count()),
+            flows_open,
+            flows_total,
+            bytes_sent,
+            bytes_received,
+            flow_memory: parts.flows.memory(),
+            certificate_expires: parts.credentials.expires(),
+            issuer: parts.issuer.is_some(),
+            errors: parts.counters.errors(),
+        }
+    }
+
+    fn peers(&self) -> Vec<api::Peer> {
+        let table = self.parts.sessions.table();
+        let mut peers: BTreeMap<NodeId, api::Peer> =
+            table.neighbors.iter().map(|(node, neighbor)| (node.clone(), self.linked(neighbor))).collect();
+        for (node, lost) in &table.lost {
+            peers.insert(node.clone(), absent(node, api::PeerState::Down, lost.since, Some(lost.reason.clone())));
+        }
+        for dialler in &self.parts.diallers {
+            let upstream = &dialler.upstream;
+            let state = dialler.state();
+            let dialling = || absent(&upstream.node_id, api::PeerState::Dialling, state.since, None);
+            let peer = peers.entry(upstream.node_id.clone()).or_insert_with(dialling);
+            peer.name = Some(upstream.name.clone());
+            if peer.state != api::PeerState::Up {
+                peer.state = api::PeerState::Dialling;
+                peer.address = Some(upstream.address.to_string());
+                peer.last_error = state.last_error.or_else(|| peer.last_error.take());
+            }
+        }
+        peers.into_values().collect()
+    }
+
+    fn proxies(&self) -> Vec<api::Proxy> {
+        self.parts.config.proxies.iter().map(|proxy| self.proxy(proxy)).collect()
+    }
+
+    fn flows(&self) -> api::Flows {
+        self.parts.flows.report()
+    }
+
+    fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
+        Box::pin(async move {
+            ping(&self.opening, &node).await.map_err(|(reason, error)| api::Error { error, reason: Some(reason) })
+        })
+    }
+
+    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>> {
+        Box::pin(async move {
+            let failed = |error: String| api::Error { error, reason: None };
+            let (ours, flows) = UnixStream::pair().map_err(|e| failed(format!("no socket for the flow: {e}")))?;
+            let (connected, is_connected) = oneshot::channel();
+            let opened = Opened {
+                proxy: NC.into(),
+                node,
+                target,
+                client: None,
+                idle_timeout: None,
+                connected: Some(connected),
+            };
+            let opening = self.opening.clone();
+            let flow = tokio::spawn(async move { open(&opening, Stream::Unix(flows), opened).await });
+            match is_connected.await {
+                Ok(()) => Ok(Box::new(ours) as Box<dyn FlowIo>),
+                // It ended before it was connected.
+                Err(_) => {
+                    let (reason, detail) = flow.await.unwrap_or((Reason::Reset, None));
+                    let error = detail.unwrap_or_else(|| reason.to_string());
+                    Err(api::Error { error, reason: Some(reason) })
+                }
+            }
+        })
+    }
+
+    fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {
+        let options = TokenOptions {
+            ttl: Duration::from_secs(request.ttl_s),
+            uses: request.uses,
+            node: request.node,
+            groups: request.groups,
+            relay: request.relay,
+            advertise: self.parts.config.quic.advertise.clone(),
+            listen_port: self.parts.config.quic.listen_port,
+        };
+        create_token(&self.parts.state, &options).map_err(|e| api::Error { error: e.to_string(), reason: None })
+    }
+}
+
+fn absent(
+    node: &NodeId,
+    state: api::PeerState,
+    since: jiff::Timestamp,
+    last_error: Option<String>,
+) -> api::Peer {
+    api::Peer {
+        node_id: node.clone(),
+        name: None,
+        state,
+        address: None,
+        dialled: false,
+        since,
+        rtt_ms: None,
+        loss: None,
+        groups: Vec::new(),
+        relay: false,
+        last_error,
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
