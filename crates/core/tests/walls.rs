@@ -59,8 +59,8 @@ fn it_is_built_on_nothing_that_does_io() {
 }
 
 fn collect(dir: &Path, sources: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(dir).expect("a directory of sources") {
+        let path = entry.expect("a source").path();
         if path.is_dir() {
             collect(&path, sources);
         } else if path.extension().is_some_and(|extension| extension == "rs") {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 /// How long a node may take to refuse.
 const LIMIT: Duration = Duration::from_secs(6);
 /// Protocols that a member speaks on a link or session, and some that nobody does.
-const MEMBERS: [&str; 4] = ["ffmesh-link", "ffmesh-session", "ffmesh", "h3"];
+const MEMBERS: [&str; 4] = ["ffmesh-link/1", "ffmesh-session/1", "ffmesh", "h3"];
 /// The protocol that anyone may speak.
 const JOIN: &str = "ffmesh-join";
 
