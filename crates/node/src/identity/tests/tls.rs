@@ -100,7 +100,7 @@ async fn another_protocol_is_told() {
 }
 
 #[tokio::test]
-async fn certificates_end_and_are_renewed_without_touching_connections() {
+async fn certificates_end_and_a_renewed_one_is_used_from_the_next_handshake_on() {
     let mesh = Mesh::found(Duration::from_secs(10)).serving();
     let member = mesh.member("a").await;
     let first = member.expires();
