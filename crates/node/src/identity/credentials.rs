@@ -94,10 +94,10 @@ impl Credentials {
         identity: PeerIdentity,
     ) -> Result<Self, IdentityError> {
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialized_der().to_vec()));
-        let signing_key = provider::sign::any_supported_type(&private).map_err(tls)?;
+        let signing_key = provider::sign::any_supported_type(&private).map_err(|e| tls(&e))?;
         let current =
             Arc::new(ArcSwap::from_pointee(Current::new(identity, leaf, &authorities, &signing_key)));
-        let roots = Arc::new(roots(&authorities).map_err(tls)?);
+        let roots = Arc::new(roots(&authorities).map_err(|e| tls(&e))?);
         let provider = tls_provider();
         let versions = &[&rustls::version::TLS13];
 
@@ -106,13 +106,13 @@ impl Credentials {
             .map_err(|e| IdentityError::Crypto { action: "set up TLS", why: e.to_string() })?;
         let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
-            .map_err(tls)?
+            .map_err(|e| tls(&e))?
             .with_client_cert_verifier(members)
             .with_cert_resolver(Arc::new(Presented { current: current.clone(), chain: false }));
         no_resumption(&mut server);
         let mut join_server = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
-            .map_err(tls)?
+            .map_err(|e| tls(&e))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Presented { current: current.clone(), chain: true }));
         no_resumption(&mut join_server);
@@ -123,7 +123,7 @@ impl Credentials {
             .map_err(|e| IdentityError::Crypto { action: "set up TLS", why: e.to_string() })?;
         let mut client = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
-            .map_err(tls)?
+            .map_err(|e| tls(&e))?
             .with_webpki_verifier(verifier)
             .with_client_cert_resolver(Arc::new(Presented { current: current.clone(), chain: false }));
         client.resumption = Resumption::disabled();
@@ -355,6 +355,6 @@ fn unix_time(time: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(super::certificate::since_1970(time))
 }
 
-fn tls(error: rustls::Error) -> IdentityError {
+fn tls(error: &rustls::Error) -> IdentityError {
     IdentityError::Crypto { action: "set up TLS", why: error.to_string() }
 }

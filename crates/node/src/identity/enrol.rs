@@ -241,7 +241,7 @@ impl Answer {
                     &clock,
                     granted.certificate.as_bytes(),
                 ];
-                parts.extend(granted.authorities.iter().map(|ca| ca.as_bytes()));
+                parts.extend(granted.authorities.iter().map(String::as_bytes));
                 encode("ffmesh enrol granted 1", &parts)
             }
             Self::Refused(refusal) => {

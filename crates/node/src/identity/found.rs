@@ -13,6 +13,7 @@ use super::certificate::{Grant, KeyHash, MAX_GROUPS, random, to_pem};
 use super::credentials::{AUTHORITIES_FILE, CERTIFICATE_FILE, Credentials, KEY_FILE};
 use super::error::IdentityError;
 use super::issuer;
+use super::pins;
 use super::token::{JoinToken, MAX_TOKEN_ADDRESSES, Secret, TokenId, address_text, interface_addresses};
 use super::token_store::{self, StoredToken};
 use crate::config::Address;
@@ -112,11 +113,14 @@ pub fn init(options: &InitOptions) -> Result<Founded, IdentityError> {
     let certificate = authority.issue(&grant, &key, now)?;
     let expires = authority.expiry(now);
 
-    if state.has(authority::KEY_FILE) {
-        // Of an `init` that did not end, or of a mesh whose node.crt was removed. An authority's key is never
-        // destroyed.
-        state.rename(authority::KEY_FILE, &format!("{}.before-{}", authority::KEY_FILE, now.as_second()))?;
+    // Of an `init` that did not end, or of a mesh whose node.crt was removed. An authority's key is never destroyed, and
+    // its bindings and tokens are none of the new one's.
+    for old in [authority::KEY_FILE, issuer::DIR, token_store::DIR] {
+        if state.has(old) {
+            state.rename(old, &format!("{old}.before-{}", now.as_second()))?;
+        }
     }
+    state.remove(pins::FILE)?;
     authority.save(state)?;
     issuer::record(state, &grant, KeyHash::of_spki(&key.subject_public_key_info()), expires)?;
     state.write(KEY_FILE, key.serialize_pem().as_bytes())?;

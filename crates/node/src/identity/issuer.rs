@@ -20,11 +20,12 @@ use crate::state::StateDir;
 
 /// Most nodes that an issuer remembers.
 pub const MAX_NODES: usize = 100_000;
-/// Join requests that are answered per second in the long run, so that a flood of them cannot keep the disk busy ...
+/// Requests by token holders that are answered per second in the long run, so that a flood of them cannot keep the
+/// disk busy ...
 const REQUESTS_PER_SECOND: f64 = 50.0;
 /// ... and at once.
 const REQUEST_BURST: f64 = 200.0;
-const DIR: &str = "issued";
+pub(super) const DIR: &str = "issued";
 
 /// Enrols nodes and renews their certificates. Its calls read and write files and block for a few milliseconds.
 ///
@@ -110,9 +111,6 @@ impl Issuer {
     pub(super) fn enrol_at(&self, bytes: &[u8], now: Timestamp) -> Vec<u8> {
         let refused = |reason, message: &str| Answer::refused(reason, message, now).to_bytes();
         let mut ledger = self.ledger();
-        if !ledger.take() {
-            return refused(RefusalReason::Busy, "the issuer has too many requests: try again in a minute");
-        }
         let request = match EnrolRequest::parse(bytes) {
             Ok(request) => request,
             Err(why) => return refused(RefusalReason::Malformed, &why),
@@ -133,7 +131,14 @@ impl Issuer {
             // The same words as for an unknown token: there is nothing to learn by guessing.
             return refused(RefusalReason::UnknownToken, unknown);
         }
-        let mut answer = match self.enrolled(&mut ledger, &request, &mut token, now) {
+        // Only now: strangers cost no disk, and must not use up what is there for token holders.
+        let outcome = if ledger.take() {
+            self.enrolled(&mut ledger, &request, &mut token, now)
+        } else {
+            let message = "the issuer has too many requests: try again in a minute";
+            Err((RefusalReason::Busy, message.to_owned()))
+        };
+        let mut answer = match outcome {
             Ok((certificate, counted)) => {
                 // Counted after all that can fail and before the answer leaves: a crash in between costs nobody a
                 // use, and no certificate leaves uncounted.

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use super::authority::{key_from_pem, new_key};
 use super::certificate::{KeyHash, PeerIdentity, to_pem};
+use super::client_socket::client_endpoint;
 use super::credentials::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE, check_issued, roots, tls_provider};
 use super::enrol::{
     Answer, EnrolRequest, JOIN_ALPN, MAX_CLOCK_SKEW, MAX_ENROL_LEN, RefusalReason, skew_text,
@@ -90,6 +91,8 @@ pub async fn join(token: &str, options: &JoinOptions) -> Result<Joined, Identity
         Applicant { node: node_id(state, options.node_id.as_ref())?, key: node_key(state)?, token };
     let (reached, welcome) = applicant.enrol().await?;
 
+    // Of a mesh that this directory was in before.
+    state.remove(super::pins::FILE)?;
     state.write(AUTHORITIES_FILE, to_pem(&welcome.authorities).as_bytes())?;
     state.write(CERTIFICATE_FILE, to_pem([&welcome.certificate]).as_bytes())?;
     state.remove(ID_FILE)?;
@@ -341,7 +344,7 @@ async fn dial(
         IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let endpoint = noq::Endpoint::client(SocketAddr::new(local, 0))
+    let endpoint = client_endpoint(SocketAddr::new(local, 0))
         .map_err(|e| format!("no UDP port could be opened for it: {e}"))?;
     let connecting = endpoint
         .connect_with(noq::ClientConfig::new(config), socket, name)

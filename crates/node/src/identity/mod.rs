@@ -1,7 +1,7 @@
 //! Keys, the authority, enrolment, renewal, and the TLS configurations made of them.
 //!
-//! `ffmesh init` makes an authority (a private CA) and the first node's certificate ([`found`]); a token ([`token`])
-//! lets another node ask for one ([`join`], [`issuer`]); what a certificate says of a node is [`PeerIdentity`].
+//! [`init`] makes an authority (a private CA) and the first node's certificate; a token ([`create_token`]) lets another
+//! node ask an [`Issuer`] for one ([`join()`]); what a certificate says of a node is [`PeerIdentity`].
 //! [`Credentials`] are the loaded key and certificate, and make the TLS configurations of every connection.
 //!
 //! Files in the state directory, all 0600; `node.crt` is written last and is what makes an identity:
@@ -17,6 +17,7 @@
 
 mod authority;
 mod certificate;
+mod client_socket;
 mod credentials;
 mod enrol;
 mod error;

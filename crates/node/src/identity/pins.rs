@@ -15,7 +15,7 @@ use crate::state::StateDir;
 
 /// Most nodes that are remembered; beyond, those met longest ago are forgotten.
 pub const MAX_KNOWN_NODES: usize = 10_000;
-const FILE: &str = "known_nodes.json";
+pub(super) const FILE: &str = "known_nodes.json";
 
 /// The keys of known nodes, kept in `known_nodes.json`.
 #[derive(Debug)]

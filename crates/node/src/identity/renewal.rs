@@ -71,11 +71,11 @@ mod tests {
 
     #[test]
     fn it_is_due_from_half_its_life_and_overdue_from_three_quarters() {
+        use Standing::{Due, Expired, Fresh, Overdue};
         let at = |second| Timestamp::from_second(second).unwrap();
         let renewal = Renewal { issued: at(1_000), expires: at(1_400) };
         let standings: Vec<_> =
             [0, 1_199, 1_200, 1_299, 1_300, 1_399, 1_400].map(|s| renewal.standing(at(s))).into();
-        use Standing::{Due, Expired, Fresh, Overdue};
         assert_eq!(standings, [Fresh, Fresh, Due, Due, Overdue, Overdue, Expired]);
         assert_eq!(renewal.due(at(1_100)), None);
         assert_eq!(renewal.due(at(1_300)), Some(Duration::from_secs(100)));

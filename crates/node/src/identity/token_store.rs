@@ -18,7 +18,7 @@ use crate::state::StateDir;
 pub const MAX_TOKENS: usize = 1_000;
 /// How long a token is remembered after its end, so that whoever uses it is told what is wrong with it.
 pub const TOKEN_MEMORY: Duration = Duration::from_hours(7 * 24);
-const DIR: &str = "tokens";
+pub(super) const DIR: &str = "tokens";
 
 /// A token as the issuer keeps it.
 #[derive(Serialize, Deserialize)]
