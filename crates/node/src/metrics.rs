@@ -56,7 +56,8 @@ impl Counters {
 
     /// The errors that occurred, most frequent first.
     pub fn errors(&self) -> Vec<ErrorCount> {
-        let counts = KINDS.iter().map(|(kind, word)| (word, self.errors[*kind as usize].load(Ordering::Relaxed)));
+        let counts =
+            KINDS.iter().map(|(kind, word)| (word, self.errors[*kind as usize].load(Ordering::Relaxed)));
         let mut errors: Vec<_> = counts
             .filter(|(_, count)| *count > 0)
             .map(|(word, count)| ErrorCount { kind: (*word).to_owned(), count })

@@ -13,14 +13,14 @@ use ffmesh_udp::Socket;
 use noq::congestion::{Bbr3Config, ControllerFactory, CubicConfig, NewRenoConfig};
 use noq::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use noq::{
-    ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
-    Incoming, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
 use rand::RngExt as _;
 
 use crate::config::{Config, Congestion};
 use crate::identity::{Credentials, JOIN_ALPN};
-use crate::socket::{LabelSocket, Labels, SlotAddr};
+use crate::socket::{Dialling, LabelSocket, Labels, SlotAddr};
 
 /// ALPN of links.
 const LINK_ALPN: &[u8] = b"ffmesh-link/1";
@@ -73,6 +73,7 @@ pub enum TransportError {
 #[derive(Debug, Clone)]
 pub struct Transport {
     endpoint: Endpoint,
+    labels: Labels,
     link_client: ClientConfig,
     session_client: ClientConfig,
     link_server: Arc<ServerConfig>,
@@ -108,11 +109,12 @@ impl Transport {
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint,
             Some(link_server.as_ref().clone()),
-            Box::new(LabelSocket::new(udp, labels, config.quic.mtu)),
+            Box::new(LabelSocket::new(udp, labels.clone(), config.quic.mtu)),
             Arc::new(noq::TokioRuntime),
         )?;
         Ok(Self {
             endpoint,
+            labels,
             link_client: client(LINK_ALPN, &link)?,
             session_client: client(SESSION_ALPN, &session)?,
             link_server,
@@ -121,9 +123,15 @@ impl Transport {
         })
     }
 
-    /// Dials a link. The other side must prove to be `name` (a certificate's DNS name).
-    pub fn connect_link(&self, address: SocketAddr, name: &str) -> Result<Connecting, ConnectError> {
-        self.endpoint.connect_with(self.link_client.clone(), address, name)
+    /// Dials a link. The other side must prove to be `name` (a certificate's DNS name). Keep the guard for as long as
+    /// the link is not accepted.
+    pub fn connect_link(
+        &self,
+        address: SocketAddr,
+        name: &str,
+    ) -> Result<(Connecting, Dialling), ConnectError> {
+        let dialling = self.labels.dialling(address);
+        Ok((self.endpoint.connect_with(self.link_client.clone(), address, name)?, dialling))
     }
 
     /// Dials a session over a slot that points at a route.

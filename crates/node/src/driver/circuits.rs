@@ -15,12 +15,12 @@ use crate::link::Link;
 use crate::socket::{Hop, Labels, SlotAddr};
 
 /// Slots of a session: routes that it can use at once.
-pub const SLOTS: u8 = 3;
+const SLOTS: u8 = 3;
 /// Sessions of one node that circuits may be set up for; older ones are forgotten. One is in use, others are
 /// left from before it restarted or dialled anew.
-pub const MAX_SESSIONS_PER_ORIGIN: usize = 4;
+const MAX_SESSIONS_PER_ORIGIN: usize = 4;
 /// Circuits that end here, over all neighbours.
-pub const MAX_CIRCUITS: usize = 20_000;
+const MAX_CIRCUITS: usize = 20_000;
 /// How long the answer to CIRCUIT_OPEN may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -134,7 +134,8 @@ impl Circuits {
             label: inbound,
         }));
         let until = clock::now() + OPEN_TIMEOUT;
-        self.opening.insert(id, Opening { link: link.serial(), route, slot: address, inbound, answer, until });
+        self.opening
+            .insert(id, Opening { link: link.serial(), route, slot: address, inbound, answer, until });
     }
 
     pub(super) fn on_ack(&mut self, link: &Link, ack: &CircuitAck) {
@@ -220,7 +221,12 @@ impl Circuits {
         let inbound = self.labels.accept_from(*slot, to);
         self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label });
         *ending = Some(Ending { link: link.serial(), id: open.circuit, inbound, outbound: open.label });
-        link.send(Message::CircuitAck(CircuitAck { origin, circuit: open.circuit, label: Some(inbound), reason: None }));
+        link.send(Message::CircuitAck(CircuitAck {
+            origin,
+            circuit: open.circuit,
+            label: Some(inbound),
+            reason: None,
+        }));
     }
 
     pub(super) fn on_close(&mut self, link: &Link, close: &CircuitClose) {
@@ -243,7 +249,9 @@ impl Circuits {
             self.labels.forget(circuit.inbound);
             self.labels.unpoint(circuit.slot, circuit.outbound);
         }
-        for (slot, ending) in self.origins.values_mut().flatten().flat_map(|session| session.slots.values_mut()) {
+        for (slot, ending) in
+            self.origins.values_mut().flatten().flat_map(|session| session.slots.values_mut())
+        {
             if ending.as_ref().is_some_and(|ending| ending.link == serial) {
                 ending.take().into_iter().for_each(|ending| forget(&self.labels, *slot, &ending));
             }

@@ -159,7 +159,11 @@ impl State {
     fn on_request(&mut self, request: Request) {
         match request {
             Request::OpenCircuit { route, session, slot, address, answer } => {
-                let link = route.nodes.get(1).and_then(|next| self.neighbors.get(next)).map(|(link, _)| link.clone());
+                let link = route
+                    .nodes
+                    .get(1)
+                    .and_then(|next| self.neighbors.get(next))
+                    .map(|(link, _)| link.clone());
                 self.circuits.open(link, route, session, slot, address, answer);
             }
             Request::CloseCircuit { circuit } => {
@@ -193,13 +197,15 @@ impl State {
             self.config.counters.error(ErrorKind::KeyConflict);
             return Err(format!("{node} is bound to another key here"));
         }
-        let facts = |link: &Link, up_since| LinkFacts { epoch: link.epoch(), dialled: link.dialled(), up_since };
+        let facts =
+            |link: &Link, up_since| LinkFacts { epoch: link.epoch(), dialled: link.dialled(), up_since };
         let now = clock::now();
         if let Some((old, up_since)) = self.neighbors.get(&node).cloned() {
             match choose(&self.config.own, &node, facts(&old, up_since), facts(link, now)) {
                 Choice::Old => return Err(format!("there is a link with {node} already")),
                 Choice::New => {
-                    let why = if link.epoch() == old.epoch() { "replaced by a newer link" } else { "it restarted" };
+                    let why =
+                        if link.epoch() == old.epoch() { "replaced by a newer link" } else { "it restarted" };
                     tracing::info!(peer = %node, "link replaced: {why}");
                     old.close(code::REPLACED, why);
                     self.circuits.link_down(&old);
@@ -237,8 +243,11 @@ impl State {
     }
 
     fn publish(&self) {
-        let neighbors: BTreeMap<_, _> =
-            self.neighbors.iter().map(|(node, (link, _))| (node.clone(), Neighbor { link: link.clone() })).collect();
+        let neighbors: BTreeMap<_, _> = self
+            .neighbors
+            .iter()
+            .map(|(node, (link, _))| (node.clone(), Neighbor { link: link.clone() }))
+            .collect();
         self.linked.send_replace(Arc::new(neighbors.keys().cloned().collect()));
         self.table.send_replace(Arc::new(RoutingTable {
             own: Some(self.config.own.clone()),

@@ -23,7 +23,7 @@ use ffmesh_core::target::{Host, Target};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use network::{Network, System};
+pub use network::{Network, Pending, System};
 
 use crate::config::Config;
 use crate::local::Stream;

@@ -63,7 +63,13 @@ pub(super) struct Carrier<'a> {
 
 impl Carrier<'_> {
     /// Carries both directions to their ends.
-    pub(super) async fn carry(&self, local: Stream, mut send: SendStream, mut recv: RecvStream, head: Head) -> End {
+    pub(super) async fn carry(
+        &self,
+        local: Stream,
+        mut send: SendStream,
+        mut recv: RecvStream,
+        head: Head,
+    ) -> End {
         let end = {
             let both = async {
                 tokio::try_join!(self.to_stream(&local, &mut send), self.to_local(&local, &mut recv, head))
@@ -166,12 +172,17 @@ impl Carrier<'_> {
             }
             Ok(Ok((Message::SynAckData(ack), _))) => {
                 let node = self.flow.peer();
-                Err((ack.reason.unwrap_or(Reason::Refused), Some(format!("refused by {node}, whose log says more"))))
+                Err((
+                    ack.reason.unwrap_or(Reason::Refused),
+                    Some(format!("refused by {node}, whose log says more")),
+                ))
             }
             Ok(Ok((other, _))) => Err(wrong(format!("answered with a message of type {}", other.number()))),
             Ok(Err(HeadError::Read(e))) => Err(read_end(&e)),
             Ok(Err(e)) => Err(wrong(e.to_string())),
-            Err(_) => Err((Reason::Timeout, Some(format!("no answer from {} within 12 s", self.flow.peer())))),
+            Err(_) => {
+                Err((Reason::Timeout, Some(format!("no answer from {} within 12 s", self.flow.peer()))))
+            }
         }
     }
 

@@ -136,12 +136,18 @@ pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Re
         Ok(result) => result.map_err(end)?,
         Err(_) => return Err((Reason::Timeout, format!("no answer from {node} within 5 s"))),
     };
-    let route = context.sessions.table().routes(node).into_iter().next().map(|route| route.nodes).unwrap_or_default();
+    let route =
+        context.sessions.table().routes(node).into_iter().next().map(|route| route.nodes).unwrap_or_default();
     Ok(api::Ping { node_id: node.clone(), rtt_ms: rtt.as_secs_f64() * 1e3, route })
 }
 
 /// One request to a node that is no flow, and its answer of at most 64 KiB. At most 5 s, once there is a session.
-pub async fn request(sessions: &Sessions, node: &NodeId, syn: &Message, bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub async fn request(
+    sessions: &Sessions,
+    node: &NodeId,
+    syn: &Message,
+    bytes: &[u8],
+) -> Result<Vec<u8>, String> {
     let session = sessions.to(node).await.map_err(|e| e.to_string())?;
     let answered = async {
         let (mut send, mut recv) = stream(&session).await.map_err(|(reason, _)| reason.to_string())?;
@@ -151,7 +157,9 @@ pub async fn request(sessions: &Sessions, node: &NodeId, syn: &Message, bytes: &
         let (head, mut answer) = read_head(&mut recv).await.map_err(|e| e.to_string())?;
         match head {
             Message::SynAckData(ack) if ack.result => {}
-            Message::SynAckData(ack) => return Err(format!("refused: {}", ack.reason.unwrap_or(Reason::Refused))),
+            Message::SynAckData(ack) => {
+                return Err(format!("refused: {}", ack.reason.unwrap_or(Reason::Refused)));
+            }
             other => return Err(format!("answered with a message of type {}", other.number())),
         }
         let limit = MAX_REQUEST.saturating_sub(answer.len());

@@ -54,7 +54,9 @@ async fn serve_stream(context: &ServeContext, session: &Session, send: SendStrea
     let peer = &session.peer().id;
     let (syn, first) = match timeout(HEAD_TIMEOUT, read_head(&mut recv)).await {
         Ok(Ok((Message::SynData(syn), first))) => (syn, first),
-        Ok(Ok((other, _))) => return malformed(context, peer, send, recv, &format!("message of type {}", other.number())),
+        Ok(Ok((other, _))) => {
+            return malformed(context, peer, send, recv, &format!("message of type {}", other.number()));
+        }
         Ok(Err(e)) => return malformed(context, peer, send, recv, &e.to_string()),
         Err(_) => return malformed(context, peer, send, recv, "no SYN_DATA within 5 s"),
     };
@@ -64,7 +66,9 @@ async fn serve_stream(context: &ServeContext, session: &Session, send: SendStrea
     match (syn.protocol, &context.issuer) {
         (FlowProtocol::Tcp, _) => serve_flow(context, session, syn, send, recv, first).await,
         (FlowProtocol::Echo, _) => echo(peer, send, recv, first).await,
-        (FlowProtocol::Enrol, Some(issuer)) => answer(peer, send, recv, first, |request| issuer.enrol(request)).await,
+        (FlowProtocol::Enrol, Some(issuer)) => {
+            answer(peer, send, recv, first, |request| issuer.enrol(request)).await
+        }
         (FlowProtocol::Renew, Some(issuer)) => {
             answer(peer, send, recv, first, |request| issuer.renew(request, session.peer())).await;
         }
@@ -204,7 +208,8 @@ impl Bucket {
     }
 
     fn take_at(&mut self, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.filled).min(Duration::from_secs(1)).as_secs_f64() * self.rate;
+        let gained =
+            now.saturating_duration_since(self.filled).min(Duration::from_secs(1)).as_secs_f64() * self.rate;
         self.filled = now;
         self.tokens = (self.tokens + gained).min(self.rate);
         let taken = self.tokens >= 1.0;

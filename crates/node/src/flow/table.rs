@@ -208,13 +208,19 @@ impl Flows {
         let open = self.lock().open.len() as u64;
         if open > self.limits.flows {
             self.counters.error(ErrorKind::Limit);
-            return Err((Reason::Limit, format!("quic.max_flows is reached: {} flows are open", self.limits.flows)));
+            return Err((
+                Reason::Limit,
+                format!("quic.max_flows is reached: {} flows are open", self.limits.flows),
+            ));
         }
         let held = self.memory.load(Ordering::Relaxed);
         if held >= self.limits.memory {
             self.counters.error(ErrorKind::Limit);
             let limit = self.limits.memory;
-            return Err((Reason::Limit, format!("slow readers hold {held} bytes, and quic.flow_memory is {limit}")));
+            return Err((
+                Reason::Limit,
+                format!("slow readers hold {held} bytes, and quic.flow_memory is {limit}"),
+            ));
         }
         Ok(())
     }
@@ -251,7 +257,19 @@ impl Flows {
             _ => self.counters.error(ErrorKind::FlowFailed),
         }
         // What peers wrote is escaped by Debug.
-        let api::Flow { id, role, proxy, peer, target, client, bytes_up, bytes_down, duration_ms, detail, .. } = flow;
+        let api::Flow {
+            id,
+            role,
+            proxy,
+            peer,
+            target,
+            client,
+            bytes_up,
+            bytes_down,
+            duration_ms,
+            detail,
+            ..
+        } = flow;
         let detail = detail.as_deref().unwrap_or_default();
         if matches!(reason, Reason::Done | Reason::Reset | Reason::Idle) {
             tracing::debug!(
@@ -293,7 +311,8 @@ impl Flows {
     pub fn proxy_totals(&self, proxy: &str) -> ProxyTotals {
         let state = self.lock();
         let mut totals = state.proxies.get(proxy).copied().unwrap_or_default();
-        let ingress = |flow: &&Arc<Flow>| flow.start.role == api::Role::Ingress && &*flow.start.proxy == proxy;
+        let ingress =
+            |flow: &&Arc<Flow>| flow.start.role == api::Role::Ingress && &*flow.start.proxy == proxy;
         for flow in state.open.values().filter(ingress) {
             totals.open += 1;
             totals.total += 1;
@@ -336,7 +355,8 @@ impl Flows {
         }
         let window = self.limits.window.max(1);
         self.memory.store(stalled.len() as u64 * window, Ordering::Relaxed);
-        let allowed = usize::try_from(self.limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
+        let allowed =
+            usize::try_from(self.limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
         stalled.sort_by_key(|(since, _)| *since);
         stalled.truncate(stalled.len().saturating_sub(allowed));
         stalled.into_iter().map(|(_, flow)| flow).collect()

@@ -56,10 +56,12 @@ pub struct Ingress {
 impl Ingress {
     /// Binds a proxy's listener. `None` for a proxy of a kind that this version does not serve yet.
     pub fn bind(proxy: &Proxy) -> Result<Option<Self>, BindError> {
-        let (Protocol::Tcp, Some(ProxyTarget::Address { node, target })) = (proxy.protocol, &proxy.target) else {
+        let (Protocol::Tcp, Some(ProxyTarget::Address { node, target })) = (proxy.protocol, &proxy.target)
+        else {
             return Ok(None);
         };
-        let failed = |reason: String| BindError { name: proxy.name.clone(), listen: proxy.listen.to_string(), reason };
+        let failed =
+            |reason: String| BindError { name: proxy.name.clone(), listen: proxy.listen.to_string(), reason };
         let listener = match &proxy.listen {
             Listen::Port(ip, port) => {
                 let address = SocketAddr::new(*ip, *port);
@@ -190,7 +192,9 @@ fn explain_tcp(address: SocketAddr, error: &io::Error) -> String {
 
 fn explain_unix(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "something is there already, and it is no stale socket; remove it".to_owned(),
+        io::ErrorKind::AddrInUse => {
+            "something is there already, and it is no stale socket; remove it".to_owned()
+        }
         io::ErrorKind::NotFound => "its directory does not exist; create it".to_owned(),
         _ => error.to_string(),
     }

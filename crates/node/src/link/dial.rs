@@ -8,13 +8,12 @@ use std::time::Duration;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Host;
 use jiff::Timestamp;
-use noq::Connection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::handshake::{self, LinkError};
 use super::LinkContext;
+use super::handshake::{self, Connected, LinkError};
 use crate::config::{Address, Upstream};
 use crate::transport::{HANDSHAKE_TIMEOUT, server_name};
 
@@ -87,11 +86,16 @@ pub async fn dial_upstream(context: LinkContext, dialler: Dialler, mut linked: w
     }
 }
 
-async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: Instant, log: &mut FailureLog) {
+async fn dial_until_linked(
+    context: &LinkContext,
+    dialler: &Dialler,
+    earliest: Instant,
+    log: &mut FailureLog,
+) {
     let Upstream { node_id, address, .. } = &dialler.upstream;
     let started = Instant::now();
     let mut next = earliest;
-    let mut attempts: JoinSet<Result<Connection, LinkError>> = JoinSet::new();
+    let mut attempts: JoinSet<Result<Connected, LinkError>> = JoinSet::new();
     loop {
         tokio::select! {
             () = sleep_until(next) => {
@@ -118,8 +122,8 @@ async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: I
 }
 
 /// Opens the control channel in a task of its own: a link that is admitted must run, whoever stops waiting for it.
-async fn open(context: LinkContext, connection: Connection, node: NodeId) -> Result<(), LinkError> {
-    let opened = tokio::spawn(async move { handshake::open(&context, connection, &node).await });
+async fn open(context: LinkContext, connected: Connected, node: NodeId) -> Result<(), LinkError> {
+    let opened = tokio::spawn(async move { handshake::open(&context, connected, &node).await });
     match opened.await {
         Ok(result) => result.map(|_| ()),
         Err(e) => Err(LinkError(e.to_string())),
@@ -127,17 +131,15 @@ async fn open(context: LinkContext, connection: Connection, node: NodeId) -> Res
 }
 
 /// One attempt: resolves anew and dials all addresses; the first that answers wins.
-async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result<Connection, LinkError> {
+async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result<Connected, LinkError> {
     let name = server_name(&context.credentials, &node);
     let mut dials = JoinSet::new();
     let mut error = LinkError(format!("{} has no address", address.host));
     for at in resolve(&address).await? {
         match context.transport.connect_link(at, &name) {
-            Ok(connecting) => {
+            Ok((connecting, dialling)) => {
                 let node = node.clone();
-                dials.spawn(async move {
-                    handshake::connect(connecting, &node).await
-                });
+                dials.spawn(async move { handshake::connect(connecting, dialling, &node).await });
             }
             Err(e) => error = LinkError(format!("{at}: {e}")),
         }
@@ -160,7 +162,9 @@ async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, LinkError> {
     match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), address.port))).await {
         Ok(Ok(found)) => Ok(found.take(MAX_ADDRESSES).collect()),
         Ok(Err(e)) => Err(LinkError(format!("cannot resolve {name}: {e}"))),
-        Err(_) => Err(LinkError(format!("cannot resolve {name}: no answer within {}", HANDSHAKE_TIMEOUT.as_secs()))),
+        Err(_) => {
+            Err(LinkError(format!("cannot resolve {name}: no answer within {}", HANDSHAKE_TIMEOUT.as_secs())))
+        }
     }
 }
 

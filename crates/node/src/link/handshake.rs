@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Link, LinkContext, LinkEvent, code, run};
 use crate::identity::{Expected, PeerIdentity, explain_connection_error};
+use crate::socket::Dialling;
 use crate::transport::HANDSHAKE_TIMEOUT;
 
 /// How long a refused neighbour is given to read why.
@@ -49,26 +50,43 @@ impl ControlReader {
     }
 }
 
+/// A dialled connection whose certificate was accepted here, and maybe not there.
+pub(super) struct Connected {
+    connection: Connection,
+    dialling: Dialling,
+}
+
 /// Completes the TLS handshake of a dialled connection.
-pub(super) async fn connect(connecting: Connecting, node: &NodeId) -> Result<Connection, LinkError> {
+pub(super) async fn connect(
+    connecting: Connecting,
+    dialling: Dialling,
+    node: &NodeId,
+) -> Result<Connected, LinkError> {
     let expected = Expected::dialled(canonical(connecting.remote_address()), node);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => Ok(Connected { connection, dialling }),
         Ok(Err(e)) => Err(LinkError(explain_connection_error(&e, &expected))),
         Err(_) => Err(LinkError(explain_connection_error(&ConnectionError::TimedOut, &expected))),
     }
 }
 
 /// The dialling side: sends SYN_MSG, awaits SYN_ACK_MSG, and runs the link.
-pub(super) async fn open(context: &LinkContext, connection: Connection, node: &NodeId) -> Result<Link, LinkError> {
+pub(super) async fn open(
+    context: &LinkContext,
+    connected: Connected,
+    node: &NodeId,
+) -> Result<Link, LinkError> {
+    let Connected { connection, dialling } = connected;
     let peer = identity(context, &connection)?;
     if peer.id != *node {
         connection.close(VarInt::from_u32(code::REFUSED), b"wrong node");
         return Err(LinkError(format!("the node there is {}, not {node}", peer.id)));
     }
     let opened = async {
-        let (mut send, stream) =
-            connection.open_bi().await.map_err(|e| closed(&connection, Some(node)).unwrap_or(LinkError(e.to_string())))?;
+        let (mut send, stream) = connection
+            .open_bi()
+            .await
+            .map_err(|e| closed(&connection, Some(node)).unwrap_or(LinkError(e.to_string())))?;
         write(&mut send, node, &Message::SynMsg(context.syn())).await?;
         let mut reader = ControlReader { stream, decoder: Decoder::default() };
         let answer = reader.next().await.map_err(|e| closed(&connection, Some(node)).unwrap_or(e))?;
@@ -87,6 +105,7 @@ pub(super) async fn open(context: &LinkContext, connection: Connection, node: &N
         }
     };
     check(context, &peer, &ack.syn)?;
+    drop(dialling); // the neighbour has answered: the handshake is confirmed
     let (link, outbox) = Link::new(connection, peer, ack.syn, true);
     admit(context, &link).await.inspect_err(|e| link.close(code::REPLACED, &e.0))?;
     tokio::spawn(run::run(context.clone(), link.clone(), send, reader, outbox));
@@ -140,7 +159,10 @@ pub async fn accept(context: &LinkContext, connection: Connection) -> Result<Lin
 
 /// Writes one message as a frame.
 pub(super) async fn write(stream: &mut SendStream, to: &NodeId, message: &Message) -> Result<(), LinkError> {
-    stream.write_all(&encode(to, message)).await.map_err(|e| LinkError(format!("the control stream broke: {e}")))
+    stream
+        .write_all(&encode(to, message))
+        .await
+        .map_err(|e| LinkError(format!("the control stream broke: {e}")))
 }
 
 fn identity(context: &LinkContext, connection: &Connection) -> Result<PeerIdentity, LinkError> {

@@ -74,7 +74,10 @@ async fn converse(context: &LinkContext, link: &Link, mut reader: ControlReader)
             Probe::Wait => {}
             Probe::Dead => {
                 link.close(code::SILENT, "no answer");
-                return format!("no answer for {:?}", context.keep_alive * ffmesh_core::neighbor::DEAD_AFTER_INTERVALS);
+                return format!(
+                    "no answer for {:?}",
+                    context.keep_alive * ffmesh_core::neighbor::DEAD_AFTER_INTERVALS
+                );
             }
         }
         if let (Some(old), Some(new)) = (address, link.address())

@@ -9,9 +9,7 @@ use tokio::time::timeout;
 
 use super::Parts;
 use crate::flow::request;
-use crate::identity::{
-    Expected, MAX_JOIN_CONNECTIONS, explain_connection_error, serve_join, unavailable,
-};
+use crate::identity::{Expected, MAX_JOIN_CONNECTIONS, explain_connection_error, serve_join, unavailable};
 use crate::link::{self, LinkContext};
 use crate::metrics::ErrorKind;
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind};
@@ -63,7 +61,9 @@ async fn accept(parts: &Arc<Parts>, links: &LinkContext, incoming: Incoming, kin
             Err(e) => Err(e),
         },
         Kind::Join => match handshake(parts, incoming, kind).await {
-            Ok(connection) => serve_join(connection, |request| enrol(parts, request)).await.map_err(|e| e.to_string()),
+            Ok(connection) => {
+                serve_join(connection, |request| enrol(parts, request)).await.map_err(|e| e.to_string())
+            }
             Err(e) => Err(e),
         },
     };
@@ -102,7 +102,11 @@ async fn enrol(parts: &Parts, bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Asks an issuer that there is a link to; the first that answers.
-pub(super) async fn ask_issuer(parts: &Parts, protocol: FlowProtocol, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+pub(super) async fn ask_issuer(
+    parts: &Parts,
+    protocol: FlowProtocol,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, String> {
     let table = parts.sessions.table();
     let issuers = table.neighbors.values().map(|neighbor| neighbor.link.peer()).filter(|peer| peer.issuer);
     let mut reason = "no issuer of the mesh is linked with this node".to_owned();

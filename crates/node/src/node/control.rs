@@ -39,7 +39,8 @@ impl NodeControl {
             Some(ProxyTarget::Service(service)) => format!("service {service}"),
             None => proxy.exit.as_ref().map_or_else(String::new, |exit| format!("{exit} *")),
         };
-        let error = (!proxy.is_served()).then(|| "this version does not serve proxies of this kind".to_owned());
+        let error =
+            (!proxy.is_served()).then(|| "this version does not serve proxies of this kind".to_owned());
         api::Proxy {
             name: proxy.name.clone(),
             protocol: proxy.protocol.to_string(),
@@ -109,7 +110,10 @@ impl Control for NodeControl {
         let mut peers: BTreeMap<NodeId, api::Peer> =
             table.neighbors.iter().map(|(node, neighbor)| (node.clone(), self.linked(neighbor))).collect();
         for (node, lost) in &table.lost {
-            peers.insert(node.clone(), absent(node, api::PeerState::Down, lost.since, Some(lost.reason.clone())));
+            peers.insert(
+                node.clone(),
+                absent(node, api::PeerState::Down, lost.since, Some(lost.reason.clone())),
+            );
         }
         for dialler in &self.parts.diallers {
             let upstream = &dialler.upstream;
@@ -136,14 +140,17 @@ impl Control for NodeControl {
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
         Box::pin(async move {
-            ping(&self.opening, &node).await.map_err(|(reason, error)| api::Error { error, reason: Some(reason) })
+            ping(&self.opening, &node)
+                .await
+                .map_err(|(reason, error)| api::Error { error, reason: Some(reason) })
         })
     }
 
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>> {
         Box::pin(async move {
             let failed = |error: String| api::Error { error, reason: None };
-            let (ours, flows) = UnixStream::pair().map_err(|e| failed(format!("no socket for the flow: {e}")))?;
+            let (ours, flows) =
+                UnixStream::pair().map_err(|e| failed(format!("no socket for the flow: {e}")))?;
             let (connected, is_connected) = oneshot::channel();
             let opened = Opened {
                 proxy: NC.into(),
@@ -177,7 +184,8 @@ impl Control for NodeControl {
             advertise: self.parts.config.quic.advertise.clone(),
             listen_port: self.parts.config.quic.listen_port,
         };
-        create_token(&self.parts.state, &options).map_err(|e| api::Error { error: e.to_string(), reason: None })
+        create_token(&self.parts.state, &options)
+            .map_err(|e| api::Error { error: e.to_string(), reason: None })
     }
 }
 

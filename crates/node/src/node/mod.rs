@@ -121,20 +121,28 @@ impl Node {
     pub async fn start(config: Config, state: StateDir) -> Result<Self, StartError> {
         let lock = state.lock()?;
         let credentials = Arc::new(Credentials::load(&state)?);
+        let issuer = Issuer::load(&state)?.map(Arc::new);
+        if let Some(issuer) = issuer.as_ref().filter(|_| credentials.expires() <= Timestamp::now()) {
+            issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
+        }
         credentials.check(config.node_id.as_ref(), Timestamp::now())?;
         let own = credentials.node_id();
         let epoch = state.next_epoch().map_err(|e| state_error(&state, e))?;
-        let issuer = Issuer::load(&state)?.map(Arc::new);
 
         // Everything is bound before anything is served.
         let port = config.quic.listen_port.unwrap_or(0);
-        let udp = Socket::bind(config.quic.listen_address, port).map_err(|error| StartError::Udp { port, error })?;
+        let udp = Socket::bind(config.quic.listen_address, port)
+            .map_err(|error| StartError::Udp { port, error })?;
         let udp_address = udp.local_addr().map_err(|error| StartError::Udp { port, error })?;
-        let ingresses: Vec<Ingress> =
-            config.proxies.iter().map(Ingress::bind).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let ingresses: Vec<Ingress> = config
+            .proxies
+            .iter()
+            .map(Ingress::bind)
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
         let admin_path = state.prepare_admin_socket()?;
-        let admin_socket =
-            admin::bind(&admin_path).map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
+        let admin_socket = admin::bind(&admin_path)
+            .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
 
         let counters = Arc::new(Counters::default());
         let labels = Labels::default();
@@ -188,14 +196,11 @@ impl Node {
             issuer: issuer.clone(),
             config,
         });
-        let own_listeners = own_listeners(&parts.config, &listening, &admin_path).map_err(|e| state_error(&parts.state, e))?;
+        let own_listeners = own_listeners(&parts.config, &listening, &admin_path)
+            .map_err(|e| state_error(&parts.state, e))?;
         let egress = Arc::new(Egress::new(egress::policy(&parts.config, own_listeners)));
-        let serving = ServeContext {
-            flows: flows.clone(),
-            egress: egress.clone(),
-            issuer,
-            counters: counters.clone(),
-        };
+        let serving =
+            ServeContext { flows: flows.clone(), egress: egress.clone(), issuer, counters: counters.clone() };
         let opening = OpenContext { sessions, flows: flows.clone() };
 
         let mut tasks = JoinSet::new();
@@ -223,7 +228,9 @@ impl Node {
             node = %own, mesh = %parts.credentials.mesh(), listen = %ffmesh_udp::canonical(udp_address),
             accepts = parts.config.quic.listen_port.is_some(), "node started"
         );
-        for (proxy, address) in parts.config.proxies.iter().filter(|proxy| proxy.is_served()).map(|p| (p, &p.listen)) {
+        for (proxy, address) in
+            parts.config.proxies.iter().filter(|proxy| proxy.is_served()).map(|p| (p, &p.listen))
+        {
             tracing::info!(proxy = ?proxy.name, listen = %address, "proxy listens");
         }
         Ok(Self { parts, tasks, listening, _lock: lock })
@@ -264,7 +271,12 @@ fn own_listeners(config: &Config, listening: &[SocketAddr], admin_path: &Path) -
 }
 
 /// Keeps the policy's picture of this machine's addresses: what a wildcard listener listens on changes with them.
-async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>, listening: Vec<SocketAddr>, admin_path: PathBuf) {
+async fn follow_addresses(
+    parts: Arc<Parts>,
+    egress: Arc<Egress>,
+    listening: Vec<SocketAddr>,
+    admin_path: PathBuf,
+) {
     let mut last = None;
     loop {
         match own_listeners(&parts.config, &listening, &admin_path) {

@@ -28,9 +28,12 @@ pub(super) async fn renew(parts: Arc<Parts>) {
                 Err(reason) => {
                     let left = left.as_secs();
                     match renewal.standing(now) {
-                        Standing::Fresh | Standing::Due => tracing::info!(left, "certificate not renewed yet: {reason}"),
+                        Standing::Fresh | Standing::Due => {
+                            tracing::info!(left, "certificate not renewed yet: {reason}")
+                        }
                         Standing::Overdue => tracing::warn!(
-                            left, "certificate not renewed, and it ends soon: {reason}; check that an issuer is up"
+                            left,
+                            "certificate not renewed, and it ends soon: {reason}; check that an issuer is up"
                         ),
                         Standing::Expired => tracing::error!(
                             "certificate has ended and is not renewed: {reason}; join again with a token for this node"

@@ -185,9 +185,11 @@ impl Sessions {
             .await
             .map_err(|_| format!("session of {origin}: no handshake within 5 s"))?
             .map_err(|e| format!("session of {origin}: {}", end_text(&e)))?;
-        let peer = PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
+        let peer =
+            PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
         if peer.id != origin {
-            connection.close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
+            connection
+                .close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
             return Err(format!("{} came by a circuit of {origin}", peer.id));
         }
         let epoch = self.table.borrow().epoch(&peer.id);
@@ -229,7 +231,11 @@ impl Sessions {
         drop(found);
         let table = self.table.borrow();
         Err(if table.knows(node) {
-            let why = table.lost.get(node).map(|lost| format!("; it was lost: {}", lost.reason)).unwrap_or_default();
+            let why = table
+                .lost
+                .get(node)
+                .map(|lost| format!("; it was lost: {}", lost.reason))
+                .unwrap_or_default();
             SessionError { reason: Reason::NoRoute, detail: format!("no route to {node}{why}") }
         } else {
             let detail = format!("no node {node} is known: check target_node_id, and that the node is up");
@@ -256,7 +262,8 @@ impl Sessions {
                 .await
                 .map_err(|_| "no answer within 5 s".to_owned())?
                 .map_err(|e| end_text(&e))?;
-            let peer = PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
+            let peer =
+                PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
             Ok::<_, String>((connection, peer))
         };
         match handshake.await {

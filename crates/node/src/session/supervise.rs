@@ -45,7 +45,8 @@ pub(super) async fn supervise(
             session.close(Reason::NoRoute, "no route for longer than mesh.hold");
             break;
         }
-        let idle = *retired.borrow_and_update() && session.0.flows.load(std::sync::atomic::Ordering::Relaxed) == 0;
+        let idle =
+            *retired.borrow_and_update() && session.0.flows.load(std::sync::atomic::Ordering::Relaxed) == 0;
         idle_since = if idle { Some(idle_since.unwrap_or_else(Instant::now)) } else { None };
         if session.dialled() && idle_since.is_some_and(|since| since.elapsed() >= RETIRED_LINGER) {
             session.close(Reason::Done, "another session took over");

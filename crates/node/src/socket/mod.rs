@@ -19,7 +19,7 @@ use ffmesh_core::label::{LABEL_HEADER_LEN, Label};
 use ffmesh_udp::{Batch, Socket, mapped};
 use noq::udp::{RecvMeta, Transmit};
 
-pub use table::{Hop, Labels, SlotAddr};
+pub use table::{Dialling, Hop, Labels, SlotAddr};
 
 /// Largest UDP payload: what a batch of one send may hold.
 const MAX_SEND: usize = 65_000;
@@ -52,6 +52,9 @@ impl LabelSocket {
         for (buf, meta) in bufs.iter_mut().zip(meta) {
             meta.addr = mapped(meta.addr);
             let from = meta.addr;
+            if table.is_dialling(from) {
+                meta.dst_ip = None;
+            }
             let stride = meta.stride.clamp(1, meta.len.max(1));
             // What each packet belongs to: a slot, or QUIC as it is.
             let owner = |packet: &[u8]| Label::of_packet(packet).and_then(|label| table.accept(label, from));

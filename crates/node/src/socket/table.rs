@@ -1,6 +1,7 @@
 //! What labels and virtual addresses stand for.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -55,9 +56,16 @@ struct Accept {
 pub(super) struct Table {
     accepts: HashMap<Label, Accept>,
     hops: HashMap<SlotAddr, Hop>,
+    /// Addresses that are being dialled, and how often.
+    dialling: HashMap<SocketAddr, usize>,
 }
 
 impl Table {
+    /// Whether a handshake with this address is under way that this node began.
+    pub(super) fn is_dialling(&self, address: SocketAddr) -> bool {
+        self.dialling.contains_key(&address)
+    }
+
     /// The slot that owns a label, if the packet came from the address of the neighbour that the label is for.
     pub(super) fn accept(&self, label: Label, from: SocketAddr) -> Option<SlotAddr> {
         let accept = self.accepts.get(&label)?;
@@ -85,11 +93,18 @@ impl Labels {
         let mut table = self.write();
         loop {
             let label = Label::from_random(rand::random());
-            if let std::collections::hash_map::Entry::Vacant(entry) = table.accepts.entry(label) {
+            if let Entry::Vacant(entry) = table.accepts.entry(label) {
                 entry.insert(Accept { slot, from: mapped(from) });
                 return label;
             }
         }
+    }
+
+    /// Marks an address as being dialled, for as long as the guard lives: see [`Dialling`].
+    pub fn dialling(&self, address: SocketAddr) -> Dialling {
+        let address = mapped(address);
+        *self.write().dialling.entry(address).or_default() += 1;
+        Dialling { labels: self.clone(), address }
     }
 
     /// Forgets a label.
@@ -129,5 +144,27 @@ impl Labels {
 
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An address that is being dialled.
+///
+/// noq 1.3.0 knows a dialled path's local address only once the handshake is confirmed. Told of it before, it takes the
+/// path for another one and never sends the CONNECTION_CLOSE of a handshake that failed here, so that the other side
+/// learns no reason. The socket keeps it to itself for that long.
+#[derive(Debug)]
+pub struct Dialling {
+    labels: Labels,
+    address: SocketAddr,
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut entry) = self.labels.write().dialling.entry(self.address) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 }
