@@ -152,7 +152,7 @@ impl State {
                 tracing::info!(%old, %new, "neighbour's address changed");
                 self.config.labels.move_neighbor(old, new);
             }
-            LinkEvent::Down { link, reason } => self.on_down(&link, reason),
+            LinkEvent::Down { link, reason, orderly } => self.on_down(&link, reason, orderly),
         }
     }
 
@@ -225,13 +225,17 @@ impl State {
         Ok(())
     }
 
-    fn on_down(&mut self, link: &Link, reason: String) {
+    fn on_down(&mut self, link: &Link, reason: String, orderly: bool) {
         let node = link.node();
         if self.neighbors.get(node).is_none_or(|(current, _)| current.serial() != link.serial()) {
             return; // it was replaced, which was told then
         }
-        tracing::warn!(peer = %node, "link down: {reason}");
-        self.config.counters.error(ErrorKind::LinkDown);
+        if orderly {
+            tracing::info!(peer = %node, "link down: {reason}");
+        } else {
+            tracing::warn!(peer = %node, "link down: {reason}");
+            self.config.counters.error(ErrorKind::LinkDown);
+        }
         self.circuits.link_down(link);
         self.neighbors.remove(node);
         if self.lost.len() >= MAX_LOST {

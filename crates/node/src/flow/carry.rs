@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use ffmesh_core::reason::Reason;
 use ffmesh_core::wire::Message;
-use noq::{ConnectionError, PathId, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use noq::{PathId, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
@@ -114,7 +114,7 @@ impl Carrier<'_> {
             // While there is nothing to read, no buffer is held.
             tokio::select! {
                 ready = local.readable() => ready.map_err(|e| local_end(&e))?,
-                stop = &mut stopped => return Err(stopped_end(stop)),
+                stop = &mut stopped => return Err(stopped_end(self.session, stop)),
             }
             let mut buffer = BytesMut::with_capacity(size);
             match local.try_read(&mut buffer) {
@@ -125,7 +125,7 @@ impl Carrier<'_> {
                 Ok(n) => {
                     size = next_size(size, n);
                     self.sent(n);
-                    send.write_chunk(shrunk(buffer)).await.map_err(|e| write_end(&e))?;
+                    send.write_chunk(shrunk(buffer)).await.map_err(|e| write_end(self.session, &e))?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(local_end(&e)),
@@ -134,7 +134,7 @@ impl Carrier<'_> {
         // After FIN the other side may still stop the stream: its local end was reset.
         match stopped.await {
             Ok(None) => Ok(()),
-            stop => Err(stopped_end(stop)),
+            stop => Err(stopped_end(self.session, stop)),
         }
     }
 
@@ -153,7 +153,9 @@ impl Carrier<'_> {
             chunks[0] = first.into();
             self.write(local, &mut chunks[..1]).await?;
         }
-        while let Some(count) = recv.read_many_chunks(&mut chunks).await.map_err(|e| read_end(&e))? {
+        while let Some(count) =
+            recv.read_many_chunks(&mut chunks).await.map_err(|e| read_end(self.session, &e))?
+        {
             self.write(local, &mut chunks[..count]).await?;
         }
         match local.finish() {
@@ -178,7 +180,7 @@ impl Carrier<'_> {
                 ))
             }
             Ok(Ok((other, _))) => Err(wrong(format!("answered with a message of type {}", other.number()))),
-            Ok(Err(HeadError::Read(e))) => Err(read_end(&e)),
+            Ok(Err(HeadError::Read(e))) => Err(read_end(self.session, &e)),
             Ok(Err(e)) => Err(wrong(e.to_string())),
             Err(_) => {
                 Err((Reason::Timeout, Some(format!("no answer from {} within 12 s", self.flow.peer()))))
@@ -285,45 +287,29 @@ fn local_end(error: &io::Error) -> End {
     }
 }
 
-fn stopped_end(stop: Result<Option<VarInt>, StoppedError>) -> End {
+fn stopped_end(session: &Session, stop: Result<Option<VarInt>, StoppedError>) -> End {
     match stop {
         Ok(Some(code)) => (Reason::from_code(code.into_inner()), None),
         Ok(None) => (Reason::Reset, None),
-        Err(StoppedError::ConnectionLost(e)) => lost(&e),
+        Err(StoppedError::ConnectionLost(e)) => session.end(&e),
         Err(e) => (Reason::Reset, Some(e.to_string())),
     }
 }
 
-pub(super) fn write_end(error: &WriteError) -> End {
+/// Why a flow ends whose stream takes nothing more.
+pub(super) fn write_end(session: &Session, error: &WriteError) -> End {
     match error {
         WriteError::Stopped(code) => (Reason::from_code(code.into_inner()), None),
-        WriteError::ConnectionLost(e) => lost(e),
+        WriteError::ConnectionLost(e) => session.end(e),
         other => (Reason::Reset, Some(other.to_string())),
     }
 }
 
-fn read_end(error: &ReadError) -> End {
+fn read_end(session: &Session, error: &ReadError) -> End {
     match error {
         ReadError::Reset(code) => (Reason::from_code(code.into_inner()), None),
-        ReadError::ConnectionLost(e) => lost(e),
+        ReadError::ConnectionLost(e) => session.end(e),
         other => (Reason::Reset, Some(other.to_string())),
-    }
-}
-
-/// Why a flow ends with its session.
-pub(super) fn lost(error: &ConnectionError) -> End {
-    match error {
-        ConnectionError::ApplicationClosed(close) => {
-            let reason = match Reason::from_code(close.error_code.into_inner()) {
-                Reason::Done | Reason::Reset => Reason::Lost,
-                reason => reason,
-            };
-            let text = String::from_utf8_lossy(&close.reason).escape_debug().to_string();
-            (reason, Some(format!("the session was closed: {text}")))
-        }
-        ConnectionError::TimedOut => (Reason::NoRoute, Some("no route for longer than mesh.hold".to_owned())),
-        ConnectionError::Reset => (Reason::Lost, Some("the other node restarted".to_owned())),
-        other => (Reason::Lost, Some(format!("the session ended: {other}"))),
     }
 }
 

@@ -13,7 +13,7 @@ use noq::{RecvStream, SendStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::carry::{Carrier, End, Head, Side, lost, write_end};
+use super::carry::{Carrier, End, Head, Side, write_end};
 use super::table::{Flow, FlowStart, Flows};
 use super::{MAX_REQUEST, read_head, write_head};
 use crate::local::Stream;
@@ -100,7 +100,7 @@ async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) 
     let mut chunks = [Bytes::from(encode(&opened.node, &syn)), Bytes::from(first)];
     if let Err(e) = send.write_all_chunks(&mut chunks).await {
         local.reset();
-        return write_end(&e);
+        return write_end(&session, &e);
     }
     let carrier = Carrier { session: &session, flow, side: Side::Ingress, idle_timeout: opened.idle_timeout };
     carrier.carry(local, send, recv, Head::Ack(opened.connected)).await
@@ -120,13 +120,13 @@ pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Re
             flow_id: String::new(),
             proxy: String::new(),
         });
-        write_head(&mut send, node, &syn).await.map_err(|e| write_end(&e))?;
+        write_head(&mut send, node, &syn).await.map_err(|e| write_end(&session, &e))?;
         let (head, _) = read_head(&mut recv).await.map_err(|e| broken(e.to_string()))?;
         if !matches!(head, Message::SynAckData(ref ack) if ack.result) {
             return Err((Reason::Unsupported, Some(format!("{node} does not answer pings"))));
         }
         let start = Instant::now();
-        send.write_all(b"ping").await.map_err(|e| write_end(&e))?;
+        send.write_all(b"ping").await.map_err(|e| write_end(&session, &e))?;
         let mut echo = [0; 4];
         recv.read_exact(&mut echo).await.map_err(|e| broken(e.to_string()))?;
         let _ = send.finish();
@@ -171,7 +171,7 @@ pub async fn request(
 
 async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {
     if let Ok(opened) = timeout(STREAM_WAIT, session.connection().open_bi()).await {
-        return opened.map_err(|e| lost(&e));
+        return opened.map_err(|e| session.end(&e));
     }
     let detail = format!("{} has no stream left for another flow", session.peer().id);
     Err((Reason::Limit, Some(detail)))

@@ -105,6 +105,8 @@ pub enum LinkEvent {
         link: Link,
         /// Why, as a sentence
         reason: String,
+        /// Whether one of the nodes ended it on purpose
+        orderly: bool,
     },
 }
 

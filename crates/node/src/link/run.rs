@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use ffmesh_core::neighbor::{Liveness, Probe};
 use ffmesh_core::wire::{Message, Ping, Pong, decode_datagram, encode_datagram};
-use noq::{ConnectionError, SendStream};
+use noq::{ConnectionError, SendStream, VarInt};
 use tokio::sync::mpsc;
 
 use super::handshake::{ControlReader, write};
@@ -24,7 +24,13 @@ pub(super) async fn run(
     let writer = tokio::spawn(write_messages(link.clone(), send, outbox));
     let reason = converse(&context, &link, reader).await;
     writer.abort();
-    let _ = context.events.send(LinkEvent::Down { link, reason }).await;
+    let orderly = match link.0.connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) => {
+            close.error_code == VarInt::from_u32(code::GOODBYE)
+        }
+        _ => context.events.is_closed(),
+    };
+    let _ = context.events.send(LinkEvent::Down { link, reason, orderly }).await;
 }
 
 async fn write_messages(link: Link, mut send: SendStream, mut outbox: mpsc::Receiver<Message>) {

@@ -42,7 +42,7 @@ use crate::egress::{self, Egress};
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
 use crate::ingress::{BindError, Ingress};
-use crate::link::{Dialler, LinkContext, dial_upstream};
+use crate::link::{self, Dialler, LinkContext, dial_upstream};
 use crate::metrics::Counters;
 use crate::session::{Session, SessionContext, Sessions};
 use crate::socket::Labels;
@@ -55,6 +55,10 @@ const LINK_EVENTS: usize = 1024;
 const OPENED_SESSIONS: usize = 64;
 /// How often this machine's addresses are looked at.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// What the other nodes are told when this one ends.
+const STOPPING: &str = "the node is shutting down";
+/// How long closed sessions have to tell so before their links are closed.
+const SESSION_CLOSE_LEAD: Duration = Duration::from_millis(50);
 /// How long the neighbours are given to take in that this node ends.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -244,7 +248,10 @@ impl Node {
         if tokio::time::timeout(limit, self.parts.flows.ended()).await.is_err() {
             tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
         }
-        self.parts.transport.close(Reason::Drained.code(), "the node is shutting down", CLOSE_LIMIT).await;
+        // Sessions first: their last packets travel behind labels that go with the links.
+        self.parts.sessions.close(Reason::Drained, STOPPING);
+        tokio::time::sleep(SESSION_CLOSE_LEAD).await;
+        self.parts.transport.close(link::code::GOODBYE, STOPPING, CLOSE_LIMIT).await;
         self.tasks.shutdown().await;
     }
 }

@@ -13,7 +13,7 @@ mod supervise;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -76,6 +76,8 @@ struct Inner {
     flows: AtomicU64,
     /// Set once another session with the node took over.
     retired: watch::Sender<bool>,
+    /// Why this node closed it.
+    closed: OnceLock<(Reason, &'static str)>,
 }
 
 impl Session {
@@ -100,9 +102,28 @@ impl Session {
         FlowOfSession(self.clone())
     }
 
-    /// Ends it, and with it its flows.
-    pub fn close(&self, reason: Reason, text: &str) {
+    /// Ends it, and with it its flows, for this reason on both nodes.
+    pub fn close(&self, reason: Reason, text: &'static str) {
+        let _ = self.0.closed.set((reason, text)); // the first reason counts
         self.0.connection.close(VarInt::from_u32(reason.code()), text.as_bytes());
+    }
+
+    /// Why its flows end, now that its connection has ended with `error`.
+    pub fn end(&self, error: &ConnectionError) -> (Reason, Option<String>) {
+        if let Some((reason, text)) = self.0.closed.get() {
+            return (*reason, Some((*text).to_owned()));
+        }
+        let reason = match error {
+            ConnectionError::ApplicationClosed(close) => {
+                match Reason::from_code(close.error_code.into_inner()) {
+                    Reason::Done | Reason::Reset => Reason::Lost,
+                    reason => reason,
+                }
+            }
+            ConnectionError::TimedOut => Reason::NoRoute,
+            _ => Reason::Lost,
+        };
+        (reason, Some(format!("the session ended: {}", end_text(error))))
     }
 
     fn is_open(&self) -> bool {
@@ -201,8 +222,16 @@ impl Sessions {
             connection,
             flows: AtomicU64::new(0),
             retired: watch::Sender::new(false),
+            closed: OnceLock::new(),
         })));
         Ok(())
+    }
+
+    /// Ends all of them.
+    pub fn close(&self, reason: Reason, text: &'static str) {
+        for session in self.lock().values().filter_map(|place| place.get()) {
+            session.close(reason, text);
+        }
     }
 
     /// How many there are.
@@ -275,6 +304,7 @@ impl Sessions {
                 connection,
                 flows: AtomicU64::new(0),
                 retired: watch::Sender::new(false),
+                closed: OnceLock::new(),
             }))),
             Err(e) => {
                 self.context.driver.close_circuit(circuit).await;
@@ -325,6 +355,7 @@ fn end_text(error: &ConnectionError) -> String {
             format!("the other node closed it: {}", String::from_utf8_lossy(&close.reason).escape_debug())
         }
         ConnectionError::Reset => "the other node restarted".to_owned(),
+        ConnectionError::TimedOut => "no route for longer than mesh.hold".to_owned(),
         other => other.to_string().escape_debug().to_string(),
     }
 }
