@@ -118,8 +118,9 @@ impl Liveness {
         if self.outcomes.is_empty() {
             return None;
         }
+        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX)); // at most 64
         let lost = self.outcomes.iter().filter(|answered| !**answered).count();
-        Some(f64::from(u32::try_from(lost).unwrap_or(u32::MAX)) / self.outcomes.len() as f64)
+        Some(count(lost) / count(self.outcomes.len()))
     }
 
     fn suspect(&self, now: Time) -> bool {

@@ -76,7 +76,8 @@ impl Reason {
 
     /// The application error code of RESET_STREAM and STOP_SENDING (RFC 9000, section 19.4) for this reason.
     pub fn code(self) -> u32 {
-        Self::ALL.iter().position(|r| *r == self).map_or(0, |i| i as u32)
+        let position = Self::ALL.iter().position(|reason| *reason == self).unwrap_or_default();
+        u32::try_from(position).unwrap_or_default() // there are 13
     }
 
     /// The reason of an application error code; an unknown code is a [`Reason::Reset`].

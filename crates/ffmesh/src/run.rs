@@ -7,8 +7,8 @@ use ffmesh_node::state::StateDir;
 use crate::failure::{Failure, Outcome};
 
 /// Starts a node.
-pub(crate) async fn run_node(config: Config, state: StateDir) -> Outcome<Node> {
-    Node::start(config, state).await.map_err(Failure::failed)
+pub(crate) fn run_node(config: Config, state: StateDir) -> Outcome<Node> {
+    Node::start(config, state).map_err(Failure::failed)
 }
 
 /// Raises the soft limit on open files to the hard one: each flow takes one or two. Returns the limit.

@@ -216,7 +216,7 @@ mod tests {
         if let Some(limit) = limit {
             sender.segments.store(limit, Ordering::Relaxed);
         }
-        let contents: Vec<u8> = (0..4500u32).map(|i| (i / 1000) as u8).collect();
+        let contents: Vec<u8> = (0..5u8).flat_map(|i| vec![i; if i < 4 { 1000 } else { 500 }]).collect();
         for header in [&b""[..], b"\x40label..."] {
             let batch = Batch {
                 to: receiver.local_addr().unwrap(),

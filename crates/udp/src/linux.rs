@@ -120,7 +120,11 @@ impl<'a> Encoder<'a> {
     }
 
     fn push<T: Copy>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {
-        let size = size_of::<T>() as libc::c_uint; // a few bytes
+        #[expect(clippy::cast_possible_truncation, reason = "asserted to be a few bytes")]
+        let size = const {
+            assert!(size_of::<T>() <= CONTROL_LEN);
+            size_of::<T>() as u32
+        };
         // SAFETY: plain arithmetic.
         let space = unsafe { libc::CMSG_SPACE(size) } as usize;
         assert!(!self.next.is_null() && self.len + space <= CONTROL_LEN, "control buffer is too small");

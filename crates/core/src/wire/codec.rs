@@ -71,7 +71,7 @@ impl Decoder {
     }
 
     /// The next whole message, or `None` until more bytes come. After an error the decoder is of no more use.
-    pub fn next(&mut self) -> Result<Option<Envelope>, FrameError> {
+    pub fn message(&mut self) -> Result<Option<Envelope>, FrameError> {
         let Some(length) = self.buffer.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
         let len = u32::from_be_bytes(*length) as usize;
         if len > MAX_FRAME_LEN {
@@ -151,10 +151,10 @@ mod tests {
             for cut in 0..frame.len() {
                 let mut decoder = Decoder::default();
                 decoder.push(&frame[..cut]);
-                assert_eq!(decoder.next(), Ok(None));
+                assert_eq!(decoder.message(), Ok(None));
                 decoder.push(&frame[cut..]);
                 decoder.push(b"rest");
-                assert_eq!(decoder.next(), Ok(Some(Envelope { to: id("b"), message: message.clone() })));
+                assert_eq!(decoder.message(), Ok(Some(Envelope { to: id("b"), message: message.clone() })));
                 assert_eq!(decoder.into_rest(), b"rest");
             }
         }
@@ -172,7 +172,7 @@ mod tests {
     fn an_oversized_frame_is_refused_before_it_is_buffered() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_be_bytes());
-        assert_eq!(decoder.next(), Err(FrameError::TooLong(u32::MAX as usize)));
+        assert_eq!(decoder.message(), Err(FrameError::TooLong(u32::MAX as usize)));
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.message() {}
             let _ = decode_datagram(&bytes);
         }
 
@@ -205,7 +205,7 @@ mod tests {
             frame[at] = to;
             let mut decoder = Decoder::default();
             decoder.push(&frame);
-            let _ = decoder.next();
+            let _ = decoder.message();
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) async fn create(args: &TokenCreate, choice: &Choice) -> Outcome {
             node: args.node.clone(),
             groups: args.group.clone(),
             relay: !args.no_relay,
+            members: quic.map(identity::members).unwrap_or_default(),
             advertise: quic.map(|quic| quic.advertise.clone()).unwrap_or_default(),
             listen_port: quic.and_then(|quic| quic.listen_port),
         };

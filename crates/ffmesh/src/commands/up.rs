@@ -29,10 +29,7 @@ pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choic
     let files = raise_file_limit();
 
     let mut signals = Signals::listen()?;
-    let node = tokio::select! {
-        node = run_node(config, state) => node?,
-        name = signals.ending() => return Err(Failure::failed(format!("{name} came before the node had started"))),
-    };
+    let node = run_node(config, state)?;
     notify(NotifyState::Ready);
     info!(file_limit = files, "node is ready");
 

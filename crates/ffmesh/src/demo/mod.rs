@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::{Host, Target};
-use ffmesh_node::config::{Address, Config, Listen, LogFormat, Protocol, Proxy, ProxyTarget, Quic, Upstream};
+use ffmesh_node::config::{
+    self, Address, Config, Listen, LogFormat, Protocol, Proxy, ProxyTarget, Quic, Upstream,
+};
 use ffmesh_node::identity::{self, InitOptions, JoinOptions, TokenOptions};
 use ffmesh_node::node::Node;
 use ffmesh_node::state::StateDir;
@@ -84,13 +86,15 @@ impl Mesh {
             cert_ttl: CREDENTIALS_TTL,
         })?;
         let quic = Quic { listen_port: Some(quic_port), advertise: vec![address.clone()], ..loopback() };
-        let config = Config { node_id: Some(server_id.clone()), quic, ..Config::default() };
-        let server = run_node(config, server_state.clone()).await?;
+        let config =
+            Config { node_id: Some(server_id.clone()), quic, mesh: impatient(), ..Config::default() };
+        let server = run_node(config, server_state.clone())?;
 
         let client_state = StateDir::resolve(Some(&dir.join("client")), None, None, None);
         let token = identity::create_token(
             &server_state,
             &TokenOptions {
+                members: Vec::new(),
                 ttl: Duration::from_mins(1),
                 uses: 1,
                 node: Some(client_id.clone()),
@@ -107,9 +111,10 @@ impl Mesh {
             node_id: Some(client_id.clone()),
             proxies: vec![proxy(&server_id, web, port)],
             quic: Quic { upstreams: vec![upstream], ..loopback() },
+            mesh: impatient(),
             ..Config::default()
         };
-        let client = run_node(config, client_state.clone()).await?;
+        let client = run_node(config, client_state.clone())?;
         reach(port).await?;
         Ok(Self { client, server, nodes: [(client_id, client_state), (server_id, server_state)] })
     }
@@ -149,6 +154,11 @@ impl Mesh {
 
 fn id(name: &str) -> Outcome<NodeId> {
     name.parse().map_err(Failure::failed)
+}
+
+/// Ctrl-C does not wait for a browser that keeps its connection open.
+fn impatient() -> config::Mesh {
+    config::Mesh { drain_timeout: Duration::from_secs(1), ..config::Mesh::default() }
 }
 
 fn loopback() -> Quic {

@@ -19,7 +19,7 @@ fn unix_sockets_work_at_both_ends_and_each_with_tcp() {
         "  - {{ name: both, local_address: \"unix:{entry}\", {node}, target_address: \"unix:{service}\" }}\n  \
            - {{ name: enters, local_address: \"unix:{mixed}\", {node}, target_address: \"127.0.0.1:7001\" }}\n  \
            - {{ name: leaves, local_port: 17101, {node}, target_address: \"unix:{service}\" }}\n  \
-           - {{ name: denied, local_port: 17102, {node}, target_address: \"unix:{other}\" }}\n"
+           - {{ name: closed, local_port: 17102, {node}, target_address: \"unix:{other}\" }}\n"
     );
     let server = format!(
         "access:\n  - {{ from: [\"*\"], to: [\"unix:{service}\", \"127.0.0.0/8:*\"], action: allow }}\n"

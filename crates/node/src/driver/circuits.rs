@@ -178,7 +178,7 @@ impl Circuits {
     }
 
     /// A neighbour asks for a circuit: this node is its end, as it relays nothing yet.
-    pub(super) fn on_open(&mut self, link: &Link, open: CircuitOpen) {
+    pub(super) fn on_open(&mut self, link: &Link, open: &CircuitOpen) {
         let origin = link.node().clone();
         let refuse = |reason: &str| {
             tracing::warn!(peer = %origin, "circuit refused: {reason}");
@@ -207,7 +207,7 @@ impl Circuits {
             {
                 for (slot, ending) in oldest.slots.into_values() {
                     self.by_slot.remove(&slot);
-                    ending.into_iter().for_each(|ending| forget(&self.labels, slot, &ending));
+                    forget(&self.labels, slot, ending);
                 }
             }
             sessions.push_back(Origin { session: open.session, slots: HashMap::new() });
@@ -215,9 +215,7 @@ impl Circuits {
         let Some(session) = sessions.iter_mut().find(|known| known.session == open.session) else { return };
         let (slot, ending) = session.slots.entry(open.slot).or_insert_with(|| (self.labels.new_slot(), None));
         self.by_slot.insert(*slot, (origin.clone(), open.session));
-        if let Some(old) = ending.take() {
-            forget(&self.labels, *slot, &old);
-        }
+        forget(&self.labels, *slot, ending.take());
         let inbound = self.labels.accept_from(*slot, to);
         self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label });
         *ending = Some(Ending { link: link.serial(), id: open.circuit, inbound, outbound: open.label });
@@ -233,7 +231,7 @@ impl Circuits {
         let Some(sessions) = self.origins.get_mut(&close.origin) else { return };
         for (slot, ending) in sessions.iter_mut().flat_map(|session| session.slots.values_mut()) {
             if ending.as_ref().is_some_and(|e| e.link == link.serial() && e.id == close.circuit) {
-                ending.take().into_iter().for_each(|ending| forget(&self.labels, *slot, &ending));
+                forget(&self.labels, *slot, ending.take());
             }
         }
     }
@@ -253,7 +251,7 @@ impl Circuits {
             self.origins.values_mut().flatten().flat_map(|session| session.slots.values_mut())
         {
             if ending.as_ref().is_some_and(|ending| ending.link == serial) {
-                ending.take().into_iter().for_each(|ending| forget(&self.labels, *slot, &ending));
+                forget(&self.labels, *slot, ending.take());
             }
         }
     }
@@ -275,7 +273,8 @@ impl Circuits {
     }
 }
 
-fn forget(labels: &Labels, slot: SlotAddr, ending: &Ending) {
+fn forget(labels: &Labels, slot: SlotAddr, ending: Option<Ending>) {
+    let Some(ending) = ending else { return };
     labels.forget(ending.inbound);
     labels.unpoint(slot, ending.outbound);
 }

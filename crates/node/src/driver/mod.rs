@@ -182,7 +182,7 @@ impl State {
             return;
         }
         match message {
-            Message::CircuitOpen(open) => self.circuits.on_open(link, open),
+            Message::CircuitOpen(open) => self.circuits.on_open(link, &open),
             Message::CircuitAck(ack) => self.circuits.on_ack(link, &ack),
             Message::CircuitClose(close) => self.circuits.on_close(link, &close),
             other => tracing::debug!(peer = %link.node(), "message of type {} ignored", other.number()),

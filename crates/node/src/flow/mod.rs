@@ -41,7 +41,7 @@ enum HeadError {
 async fn read_head(stream: &mut RecvStream) -> Result<(Message, Vec<u8>), HeadError> {
     let mut decoder = Decoder::default();
     loop {
-        if let Some(envelope) = decoder.next()? {
+        if let Some(envelope) = decoder.message()? {
             return Ok((envelope.message, decoder.into_rest()));
         }
         match stream.read_chunk(usize::MAX).await? {

@@ -170,13 +170,11 @@ pub async fn request(
 }
 
 async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {
-    match timeout(STREAM_WAIT, session.connection().open_bi()).await {
-        Ok(opened) => opened.map_err(|e| lost(&e)),
-        Err(_) => {
-            let detail = format!("{} has no stream left for another flow", session.peer().id);
-            Err((Reason::Limit, Some(detail)))
-        }
+    if let Ok(opened) = timeout(STREAM_WAIT, session.connection().open_bi()).await {
+        return opened.map_err(|e| lost(&e));
     }
+    let detail = format!("{} has no stream left for another flow", session.peer().id);
+    Err((Reason::Limit, Some(detail)))
 }
 
 fn refused(error: SessionError) -> End {

@@ -67,7 +67,7 @@ async fn serve_stream(context: &ServeContext, session: &Session, send: SendStrea
         (FlowProtocol::Tcp, _) => serve_flow(context, session, syn, send, recv, first).await,
         (FlowProtocol::Echo, _) => echo(peer, send, recv, first).await,
         (FlowProtocol::Enrol, Some(issuer)) => {
-            answer(peer, send, recv, first, |request| issuer.enrol(request)).await
+            answer(peer, send, recv, first, |request| issuer.enrol(request)).await;
         }
         (FlowProtocol::Renew, Some(issuer)) => {
             answer(peer, send, recv, first, |request| issuer.renew(request, session.peer())).await;

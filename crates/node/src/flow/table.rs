@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
+use ffmesh_core::time::Time;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
@@ -20,6 +21,8 @@ const MAX_ENDED: usize = 1_000;
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 /// How often stalled flows are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a draining node looks whether its flows have ended.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Where flows begin to be reset, in percent of `flow_memory`; from 100 on, new ones are refused.
 const RESET_PERCENT: u64 = 110;
 
@@ -102,8 +105,8 @@ impl Flow {
     }
 
     /// When the last byte went by, in either direction.
-    pub fn last_active(&self) -> ffmesh_core::time::Time {
-        ffmesh_core::time::Time(self.active.load(Ordering::Relaxed))
+    pub fn last_active(&self) -> Time {
+        Time(self.active.load(Ordering::Relaxed))
     }
 
     /// Waits until the table demands the flow's end.
@@ -332,11 +335,18 @@ impl Flows {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until no flow is open.
+    pub async fn ended(&self) {
+        while !self.lock().open.is_empty() {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+    }
+
     /// Keeps the estimate of held memory, and resets the flows stalled longest where it is too much. Never returns.
     pub async fn watch(&self) {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            for flow in self.overdue() {
+            for flow in self.overdue(clock::now()) {
                 self.counters.error(ErrorKind::Limit);
                 flow.cancelled.notify_one();
             }
@@ -344,12 +354,11 @@ impl Flows {
     }
 
     /// Takes stock; returns the flows to reset, which are those stalled longest.
-    fn overdue(&self) -> Vec<Arc<Flow>> {
-        let now = clock::now();
+    fn overdue(&self, now: Time) -> Vec<Arc<Flow>> {
         let mut stalled: Vec<(u64, Arc<Flow>)> = Vec::new();
         for flow in self.lock().open.values() {
             let since = flow.stalled.load(Ordering::Relaxed);
-            if since != 0 && now - ffmesh_core::time::Time(since) >= STALLED_AFTER {
+            if since != 0 && now - Time(since) >= STALLED_AFTER {
                 stalled.push((since, flow.clone()));
             }
         }
@@ -446,18 +455,19 @@ mod tests {
     fn stalled_flows_cost_memory_and_the_oldest_is_reset_first() {
         let flows = flows(FlowLimits { flows: 100, ..limits() });
         let open: Vec<_> = (0..12).map(|_| flows.begin(start(api::Role::Egress))).collect();
-        assert_eq!(flows.overdue().len(), 0);
+        let now = Time(0) + STALLED_AFTER * 2;
+        assert_eq!(flows.overdue(now).len(), 0);
         assert!(flows.admit().is_ok());
-        clock::now();
-        std::thread::sleep(STALLED_AFTER);
         for (i, flow) in open.iter().enumerate() {
             flow.stalled.store(1 + i as u64, Ordering::Relaxed); // long ago, each later than the last
         }
-        let overdue = flows.overdue();
+        let overdue = flows.overdue(now);
         assert_eq!(flows.memory(), 1200);
         assert_eq!(flows.admit().unwrap_err().0, Reason::Limit);
         assert_eq!(overdue.iter().map(|f| f.serial).collect::<Vec<_>>(), [0], "11 windows are 110 %");
-        open.iter().for_each(|flow| flow.stalled(false));
-        assert_eq!((flows.overdue().len(), flows.memory()), (0, 0));
+        for flow in &open {
+            flow.stalled(false);
+        }
+        assert_eq!((flows.overdue(now).len(), flows.memory()), (0, 0));
     }
 }

@@ -16,7 +16,7 @@ use super::issuer;
 use super::pins;
 use super::token::{JoinToken, MAX_TOKEN_ADDRESSES, Secret, TokenId, address_text, interface_addresses};
 use super::token_store::{self, StoredToken};
-use crate::config::Address;
+use crate::config::{Address, Quic};
 use crate::state::StateDir;
 
 /// How long node certificates live where `init` is not told otherwise.
@@ -71,6 +71,8 @@ pub struct TokenOptions {
     pub groups: Vec<String>,
     /// Whether the joining node may relay.
     pub relay: bool,
+    /// Other members that may be dialled for joining: they pass the request on.
+    pub members: Vec<(NodeId, Address)>,
     /// `quic.advertise` of the configuration.
     pub advertise: Vec<Address>,
     /// `quic.listen_port` of the configuration; without it, the port given to `init`.
@@ -129,6 +131,11 @@ pub fn init(options: &InitOptions) -> Result<Founded, IdentityError> {
     Ok(Founded { node_id: grant.node, mesh, fingerprint: authority.fingerprint().to_string(), expires })
 }
 
+/// Members whose addresses are known: the upstreams of a configuration.
+pub fn members(quic: &Quic) -> Vec<(NodeId, Address)> {
+    quic.upstreams.iter().map(|upstream| (upstream.node_id.clone(), upstream.address.clone())).collect()
+}
+
 /// Makes a token in the state directory of an issuer, whether its node is running or not.
 pub fn create_token(state: &StateDir, options: &TokenOptions) -> Result<ffmesh_api::Token, IdentityError> {
     let no = |why: String| Err(IdentityError::TokenOptions(why));
@@ -153,6 +160,11 @@ pub fn create_token(state: &StateDir, options: &TokenOptions) -> Result<ffmesh_a
         addresses = interface_addresses(options.listen_port.unwrap_or(authority.listen_port()));
     }
     addresses.truncate(MAX_TOKEN_ADDRESSES);
+    let mut nodes = vec![(credentials.node_id(), addresses)];
+    let room = MAX_TOKEN_ADDRESSES - nodes[0].1.len();
+    nodes.extend(
+        options.members.iter().take(room).map(|(node, address)| (node.clone(), vec![address.clone()])),
+    );
 
     let now = Timestamp::now();
     // Whole seconds, as the token carries them; rounded up, so that it lives at least as long as was asked for.
@@ -165,7 +177,7 @@ pub fn create_token(state: &StateDir, options: &TokenOptions) -> Result<ffmesh_a
         authority: authority.fingerprint(),
         mesh: authority.mesh.clone(),
         expires,
-        nodes: vec![(credentials.node_id(), addresses)],
+        nodes,
     };
     let mut stored = StoredToken::new(&token.secret, expires, options.uses);
     stored.node.clone_from(&options.node);

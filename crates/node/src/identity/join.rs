@@ -96,12 +96,10 @@ pub async fn join(token: &str, options: &JoinOptions) -> Result<Joined, Identity
     state.write(AUTHORITIES_FILE, to_pem(&welcome.authorities).as_bytes())?;
     state.write(CERTIFICATE_FILE, to_pem([&welcome.certificate]).as_bytes())?;
     state.remove(ID_FILE)?;
-    let mut upstreams: Vec<_> =
-        applicant.token.addresses().map(|(node, address)| (node.clone(), address.clone())).collect();
-    if let Some(at) = upstreams.iter().position(|upstream| *upstream == reached) {
-        let first = upstreams.remove(at);
-        upstreams.insert(0, first);
-    }
+    // The one that answered comes first, under the name that it proved.
+    let others = applicant.token.addresses().filter(|(_, address)| **address != reached.1);
+    let others: Vec<_> = others.map(|(node, address)| (node.clone(), address.clone())).collect();
+    let upstreams = std::iter::once(reached).chain(others).collect();
     Ok(Joined {
         node_id: welcome.identity.id,
         mesh: welcome.identity.mesh,
@@ -157,30 +155,33 @@ impl Applicant {
         waiting: &mut Vec<(Candidate, SocketAddr)>,
     ) -> Result<(Candidate, Welcome), IdentityError> {
         *waiting = self.resolve(report).await;
-        let config = join_client_config(self.token.authority)?;
+        let config = join_client_config(self.token.authority, self.token.mesh.clone())?;
         let mut dials = JoinSet::new();
         for ((node, address), socket) in waiting.iter().cloned() {
-            let (config, name) = (config.clone(), node.dns_name(&self.token.mesh));
+            let (config, mesh) = (config.clone(), self.token.mesh.clone());
             dials.spawn(async move {
-                let dialled = dial(config, socket, &name, &node).await;
+                let dialled = dial(config, socket, &mesh, &node).await;
                 ((node, address), socket, dialled)
             });
         }
         let mut refusal = None;
         while let Some(dialled) = dials.join_next().await {
             // Dials do not panic, and nobody aborts them before the end.
-            let Ok((candidate, socket, dialled)) = dialled else { continue };
+            let Ok((mut candidate, socket, dialled)) = dialled else { continue };
             waiting.retain(|(_, other)| *other != socket);
             let outcome = match dialled {
-                Ok(connection) => match timeout(EXCHANGE_TIMEOUT, self.exchange(&connection.1)).await {
-                    Ok(outcome) => {
-                        connection.1.close(0_u32.into(), b"");
-                        // So that the close leaves before the process does.
-                        let _ = timeout(Duration::from_millis(200), connection.0.wait_idle()).await;
-                        outcome
+                Ok(Dialled { endpoint, connection, node }) => {
+                    candidate.0 = node;
+                    match timeout(EXCHANGE_TIMEOUT, self.exchange(&connection)).await {
+                        Ok(outcome) => {
+                            connection.close(0_u32.into(), b"");
+                            // So that the close leaves before the process does.
+                            let _ = timeout(Duration::from_millis(200), endpoint.wait_idle()).await;
+                            outcome
+                        }
+                        Err(_) => Err(Failure::Retry("connected, but got no answer in 10 s".to_owned())),
                     }
-                    Err(_) => Err(Failure::Retry("connected, but got no answer in 10 s".to_owned())),
-                },
+                }
                 Err(why) => Err(Failure::Retry(why)),
             };
             match outcome {
@@ -331,13 +332,21 @@ fn place(node: &NodeId, address: &Address, socket: SocketAddr) -> String {
     }
 }
 
+/// A member that was reached, and who it proved to be: an address may lead to another one than the token says, and
+/// any member passes the request on.
+struct Dialled {
+    endpoint: noq::Endpoint,
+    connection: noq::Connection,
+    node: NodeId,
+}
+
 /// Connects from any free port.
 async fn dial(
     config: Arc<noq::crypto::rustls::QuicClientConfig>,
     socket: SocketAddr,
-    name: &str,
+    mesh: &MeshName,
     node: &NodeId,
-) -> Result<(noq::Endpoint, noq::Connection), String> {
+) -> Result<Dialled, String> {
     let local: IpAddr = match socket.ip() {
         IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -347,10 +356,13 @@ async fn dial(
     let endpoint = client_endpoint(SocketAddr::new(local, 0))
         .map_err(|e| format!("no UDP port could be opened for it: {e}"))?;
     let connecting = endpoint
-        .connect_with(noq::ClientConfig::new(config), socket, name)
+        .connect_with(noq::ClientConfig::new(config), socket, &node.dns_name(mesh))
         .map_err(|e| format!("it cannot be dialled: {e}"))?;
     match timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok((endpoint, connection)),
+        Ok(Ok(connection)) => {
+            let node = PeerIdentity::of(&connection, mesh).map_err(|e| e.to_string())?.id;
+            Ok(Dialled { endpoint, connection, node })
+        }
         Ok(Err(e)) => Err(explain_connection_error(&e, &Expected::joining(socket, node))),
         Err(_) => {
             Err(explain_connection_error(&noq::ConnectionError::TimedOut, &Expected::joining(socket, node)))
@@ -360,10 +372,11 @@ async fn dial(
 
 fn join_client_config(
     authority: KeyHash,
+    mesh: MeshName,
 ) -> Result<Arc<noq::crypto::rustls::QuicClientConfig>, IdentityError> {
     let failed = |why: String| IdentityError::Crypto { action: "set up TLS", why };
     let provider = tls_provider();
-    let verifier = Arc::new(Fingerprint { authority, provider: provider.clone() });
+    let verifier = Arc::new(Fingerprint { authority, mesh, provider: provider.clone() });
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| failed(e.to_string()))?
@@ -377,10 +390,11 @@ fn join_client_config(
 }
 
 /// Trusts the one authority whose key has the token's fingerprint, out of those that the server presents; the rest is
-/// the stock verifier's work.
+/// the stock verifier's work. Which member of the mesh it is does not matter.
 #[derive(Debug)]
 struct Fingerprint {
     authority: KeyHash,
+    mesh: MeshName,
     provider: Arc<CryptoProvider>,
 }
 
@@ -389,7 +403,7 @@ impl ServerCertVerifier for Fingerprint {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
+        _: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
@@ -398,11 +412,15 @@ impl ServerCertVerifier for Fingerprint {
             .take(super::enrol::MAX_AUTHORITIES)
             .find(|ca| KeyHash::of_certificate(ca) == Some(self.authority))
             .ok_or(CertificateError::UnknownIssuer)?;
+        let member = PeerIdentity::of_certificate(end_entity, &self.mesh)
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        let name = ServerName::try_from(member.id.dns_name(&self.mesh))
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
         let roots = Arc::new(roots(std::slice::from_ref(authority))?);
         WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
             .build()
             .map_err(|e| rustls::Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+            .verify_server_cert(end_entity, &[], &name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

@@ -41,7 +41,7 @@ pub use error::IdentityError;
 pub use explain::{Expected, explain_connection_error};
 pub use found::{
     DEFAULT_CERT_TTL, Founded, InitOptions, MAX_CERT_TTL, MAX_TOKEN_TTL, MAX_TOKEN_USES, TokenOptions,
-    create_token, credential_paths, enrolled_node, init, is_enrolled,
+    create_token, credential_paths, enrolled_node, init, is_enrolled, members,
 };
 pub use issuer::{Issuer, MAX_NODES};
 pub use join::{JOIN_TIMEOUT, JoinOptions, Joined, join};

@@ -37,7 +37,7 @@ impl ControlReader {
     /// The next message; cancel safe.
     pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
-            match self.decoder.next().map_err(|e| LinkError::new(e.to_string()))? {
+            match self.decoder.message().map_err(|e| LinkError::new(e.to_string()))? {
                 // What is for another node is not forwarded: every message names the neighbour it is for.
                 Some(envelope) => return Ok(envelope.message),
                 None => match self.stream.read_chunk(usize::MAX).await {

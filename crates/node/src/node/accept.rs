@@ -79,6 +79,7 @@ async fn accept(parts: &Arc<Parts>, links: &LinkContext, incoming: Incoming, kin
 
 async fn handshake(parts: &Parts, incoming: Incoming, kind: Kind) -> Result<noq::Connection, String> {
     let from = incoming.remote_address();
+    let from = ffmesh_udp::canonical(from);
     let explain = |e: &noq::ConnectionError| explain_connection_error(e, &Expected::accepted(from));
     let connecting = parts.transport.accept_as(incoming, kind).map_err(|e| explain(&e))?;
     match timeout(HANDSHAKE_TIMEOUT, connecting).await {

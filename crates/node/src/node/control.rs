@@ -16,7 +16,7 @@ use crate::admin::{BoxFuture, Control, FlowIo};
 use crate::config::{Proxy, ProxyTarget};
 use crate::driver::Neighbor;
 use crate::flow::{OpenContext, Opened, open, ping};
-use crate::identity::{TokenOptions, create_token};
+use crate::identity::{TokenOptions, create_token, members};
 use crate::local::Stream;
 
 /// The proxy name of flows of `ffmesh nc`.
@@ -52,24 +52,6 @@ impl NodeControl {
             flows_failed: totals.failed,
             bytes_up: totals.up,
             bytes_down: totals.down,
-        }
-    }
-
-    fn linked(&self, neighbor: &Neighbor) -> api::Peer {
-        let link = &neighbor.link;
-        let vitals = link.vitals();
-        api::Peer {
-            node_id: link.node().clone(),
-            name: None,
-            state: api::PeerState::Up,
-            address: link.address().map(|address| ffmesh_udp::canonical(address).to_string()),
-            dialled: link.dialled(),
-            since: link.since(),
-            rtt_ms: vitals.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-            loss: vitals.loss,
-            groups: link.peer().groups.clone(),
-            relay: link.peer().relay,
-            last_error: None,
         }
     }
 }
@@ -108,7 +90,7 @@ impl Control for NodeControl {
     fn peers(&self) -> Vec<api::Peer> {
         let table = self.parts.sessions.table();
         let mut peers: BTreeMap<NodeId, api::Peer> =
-            table.neighbors.iter().map(|(node, neighbor)| (node.clone(), self.linked(neighbor))).collect();
+            table.neighbors.iter().map(|(node, neighbor)| (node.clone(), linked(neighbor))).collect();
         for (node, lost) in &table.lost {
             peers.insert(
                 node.clone(),
@@ -162,15 +144,13 @@ impl Control for NodeControl {
             };
             let opening = self.opening.clone();
             let flow = tokio::spawn(async move { open(&opening, Stream::Unix(flows), opened).await });
-            match is_connected.await {
-                Ok(()) => Ok(Box::new(ours) as Box<dyn FlowIo>),
-                // It ended before it was connected.
-                Err(_) => {
-                    let (reason, detail) = flow.await.unwrap_or((Reason::Reset, None));
-                    let error = detail.unwrap_or_else(|| reason.to_string());
-                    Err(api::Error { error, reason: Some(reason) })
-                }
+            if is_connected.await.is_ok() {
+                return Ok(Box::new(ours) as Box<dyn FlowIo>);
             }
+            // It ended before it was connected.
+            let (reason, detail) = flow.await.unwrap_or((Reason::Reset, None));
+            let error = detail.unwrap_or_else(|| reason.to_string());
+            Err(api::Error { error, reason: Some(reason) })
         })
     }
 
@@ -181,11 +161,30 @@ impl Control for NodeControl {
             node: request.node,
             groups: request.groups,
             relay: request.relay,
+            members: members(&self.parts.config.quic),
             advertise: self.parts.config.quic.advertise.clone(),
             listen_port: self.parts.config.quic.listen_port,
         };
         create_token(&self.parts.state, &options)
             .map_err(|e| api::Error { error: e.to_string(), reason: None })
+    }
+}
+
+fn linked(neighbor: &Neighbor) -> api::Peer {
+    let link = &neighbor.link;
+    let vitals = link.vitals();
+    api::Peer {
+        node_id: link.node().clone(),
+        name: None,
+        state: api::PeerState::Up,
+        address: link.address().map(|address| ffmesh_udp::canonical(address).to_string()),
+        dialled: link.dialled(),
+        since: link.since(),
+        rtt_ms: vitals.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        loss: vitals.loss,
+        groups: link.peer().groups.clone(),
+        relay: link.peer().relay,
+        last_error: None,
     }
 }
 

@@ -21,7 +21,7 @@ mod renew;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use ffmesh_core::reason::Reason;
 use ffmesh_core::wire::Capability;
 use ffmesh_udp::Socket;
 use jiff::Timestamp;
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -43,7 +44,7 @@ use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
 use crate::ingress::{BindError, Ingress};
 use crate::link::{Dialler, LinkContext, dial_upstream};
 use crate::metrics::Counters;
-use crate::session::{SessionContext, Sessions};
+use crate::session::{Session, SessionContext, Sessions};
 use crate::socket::Labels;
 use crate::state::{StateDir, StateError, StateLock};
 use crate::transport::{Transport, TransportError};
@@ -85,6 +86,14 @@ pub enum StartError {
         /// What the system says
         error: io::Error,
     },
+    /// The state directory or the machine's addresses cannot be read.
+    #[error("cannot use {} or read this machine's addresses: {error}", path.display())]
+    Machine {
+        /// The state directory
+        path: PathBuf,
+        /// What the system says
+        error: io::Error,
+    },
     /// The QUIC endpoint could not be made.
     #[error("cannot start QUIC: {0}")]
     Transport(#[from] TransportError),
@@ -94,8 +103,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Node {
     parts: Arc<Parts>,
+    /// What brings new flows and links.
+    entrances: JoinSet<()>,
     tasks: JoinSet<()>,
-    listening: Vec<SocketAddr>,
     /// Keeps other nodes out of the state directory.
     _lock: StateLock,
 }
@@ -107,6 +117,8 @@ struct Parts {
     state: StateDir,
     started: Timestamp,
     udp: SocketAddr,
+    listening: Vec<SocketAddr>,
+    admin_path: PathBuf,
     credentials: Arc<Credentials>,
     transport: Transport,
     sessions: Sessions,
@@ -117,8 +129,9 @@ struct Parts {
 }
 
 impl Node {
-    /// Starts a node: binds everything first, so that what is taken is known at once, then serves.
-    pub async fn start(config: Config, state: StateDir) -> Result<Self, StartError> {
+    /// Starts a node: binds everything first, so that what is taken is known at once, then serves. Needs a tokio
+    /// runtime.
+    pub fn start(config: Config, state: StateDir) -> Result<Self, StartError> {
         let lock = state.lock()?;
         let credentials = Arc::new(Credentials::load(&state)?);
         let issuer = Issuer::load(&state)?.map(Arc::new);
@@ -126,31 +139,25 @@ impl Node {
             issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
         }
         credentials.check(config.node_id.as_ref(), Timestamp::now())?;
-        let own = credentials.node_id();
-        let epoch = state.next_epoch().map_err(|e| state_error(&state, e))?;
+        let bound = Bound::bind(&config, &state)?;
+        Self::serve(config, state, lock, credentials, issuer, bound)
+    }
 
-        // Everything is bound before anything is served.
-        let port = config.quic.listen_port.unwrap_or(0);
-        let udp = Socket::bind(config.quic.listen_address, port)
-            .map_err(|error| StartError::Udp { port, error })?;
-        let udp_address = udp.local_addr().map_err(|error| StartError::Udp { port, error })?;
-        let ingresses: Vec<Ingress> = config
-            .proxies
-            .iter()
-            .map(Ingress::bind)
-            .filter_map(Result::transpose)
-            .collect::<Result<_, _>>()?;
-        let admin_path = state.prepare_admin_socket()?;
-        let admin_socket = admin::bind(&admin_path)
-            .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
-
+    fn serve(
+        config: Config,
+        state: StateDir,
+        lock: StateLock,
+        credentials: Arc<Credentials>,
+        issuer: Option<Arc<Issuer>>,
+        bound: Bound,
+    ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
         let labels = Labels::default();
-        let transport = Transport::new(Arc::new(udp), labels.clone(), &credentials, &config)?;
+        let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let (driver, linked) = Driver::start(
             DriverConfig {
-                own: own.clone(),
+                own: credentials.node_id(),
                 max_links: config.quic.max_links as usize,
                 known_keys: KnownKeys::load(&state)?,
                 configured: config.quic.upstreams.iter().map(|upstream| upstream.node_id.clone()).collect(),
@@ -162,12 +169,12 @@ impl Node {
         let links = LinkContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
-            epoch,
+            epoch: state.next_epoch().map_err(|error| StartError::state(&state, error))?,
             capabilities: capabilities(&config, &credentials),
             keep_alive: config.quic.keep_alive,
             events,
         };
-        let (opened, mut new_sessions) = mpsc::channel(OPENED_SESSIONS);
+        let (opened, new_sessions) = mpsc::channel(OPENED_SESSIONS);
         let sessions = Sessions::new(SessionContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
@@ -181,59 +188,42 @@ impl Node {
             memory: config.quic.flow_memory,
             window: config.quic.stream_window.into(),
         };
-        let flows = Flows::new(limits, counters.clone());
-        let listening: Vec<SocketAddr> = ingresses.iter().filter_map(Ingress::address).collect();
         let parts = Arc::new(Parts {
-            state,
             started: Timestamp::now(),
-            udp: udp_address,
+            udp: bound.udp_address,
+            listening: bound.ingresses.iter().filter_map(Ingress::address).collect(),
+            admin_path: bound.admin_path,
             credentials,
             transport,
-            sessions: sessions.clone(),
-            flows: flows.clone(),
+            flows: Flows::new(limits, counters.clone()),
+            sessions,
             diallers: config.quic.upstreams.iter().cloned().map(Dialler::new).collect(),
-            counters: counters.clone(),
-            issuer: issuer.clone(),
+            counters,
+            issuer,
+            state,
             config,
         });
-        let own_listeners = own_listeners(&parts.config, &listening, &admin_path)
-            .map_err(|e| state_error(&parts.state, e))?;
-        let egress = Arc::new(Egress::new(egress::policy(&parts.config, own_listeners)));
-        let serving =
-            ServeContext { flows: flows.clone(), egress: egress.clone(), issuer, counters: counters.clone() };
-        let opening = OpenContext { sessions, flows: flows.clone() };
+        let own = parts.own_listeners().map_err(|error| StartError::state(&parts.state, error))?;
+        let egress = Arc::new(Egress::new(egress::policy(&parts.config, own)));
+        let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
 
-        let mut tasks = JoinSet::new();
+        let (mut entrances, mut tasks) = (JoinSet::new(), JoinSet::new());
         tasks.spawn(accept::accept_loop(parts.clone(), links.clone()));
-        tasks.spawn(async move {
-            let mut served = JoinSet::new();
-            while let Some(session) = new_sessions.recv().await {
-                while served.try_join_next().is_some() {}
-                served.spawn(serve(serving.clone(), session));
-            }
-        });
+        tasks.spawn(serve_sessions(parts.clone(), egress.clone(), new_sessions));
         for dialler in &parts.diallers {
-            tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
+            entrances.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
         }
-        for ingress in ingresses {
-            tasks.spawn(ingress.run(opening.clone(), counters.clone()));
+        for ingress in bound.ingresses {
+            entrances.spawn(ingress.run(opening.clone(), parts.counters.clone()));
         }
-        tasks.spawn(follow_addresses(parts.clone(), egress, listening.clone(), admin_path));
+        tasks.spawn(follow_addresses(parts.clone(), egress));
+        let flows = parts.flows.clone();
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
-        tasks.spawn(admin::serve(admin_socket, control, std::future::pending()));
-
-        tracing::info!(
-            node = %own, mesh = %parts.credentials.mesh(), listen = %ffmesh_udp::canonical(udp_address),
-            accepts = parts.config.quic.listen_port.is_some(), "node started"
-        );
-        for (proxy, address) in
-            parts.config.proxies.iter().filter(|proxy| proxy.is_served()).map(|p| (p, &p.listen))
-        {
-            tracing::info!(proxy = ?proxy.name, listen = %address, "proxy listens");
-        }
-        Ok(Self { parts, tasks, listening, _lock: lock })
+        tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
+        parts.announce();
+        Ok(Self { parts, entrances, tasks, _lock: lock })
     }
 
     /// The node's id.
@@ -243,43 +233,94 @@ impl Node {
 
     /// TCP addresses of its proxies, in the file's order.
     pub fn listening(&self) -> &[SocketAddr] {
-        &self.listening
+        &self.parts.listening
     }
 
-    /// Ends the node: no new flows, open ones are ended as drained, the neighbours are told.
+    /// Ends the node: no new flows, open ones have `mesh.drain_timeout` to end, the neighbours are told.
     pub async fn stop(mut self) {
         self.parts.flows.drain();
+        self.entrances.shutdown().await;
+        let limit = self.parts.config.mesh.drain_timeout;
+        if tokio::time::timeout(limit, self.parts.flows.ended()).await.is_err() {
+            tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
+        }
         self.parts.transport.close(Reason::Drained.code(), "the node is shutting down", CLOSE_LIMIT).await;
         self.tasks.shutdown().await;
     }
 }
 
-fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {
-    let identity = credentials.identity();
-    let relay = (identity.relay && config.mesh.transit).then_some(Capability::Relay);
-    relay.into_iter().chain(identity.issuer.then_some(Capability::Issuer)).collect()
+impl Parts {
+    /// This node's own listeners, with the addresses that the machine has now.
+    fn own_listeners(&self) -> io::Result<Own> {
+        let listeners = self.listening.iter().copied().chain(self.config.admin.listen).collect();
+        let unix = self.config.proxies.iter().filter_map(|proxy| match &proxy.listen {
+            Listen::Unix(path) => Some(path.clone()),
+            Listen::Port(..) => None,
+        });
+        egress::own(listeners, &unix.chain([self.admin_path.clone()]).collect::<Vec<_>>())
+    }
+
+    fn announce(&self) {
+        tracing::info!(
+            node = %self.credentials.node_id(), mesh = %self.credentials.mesh(),
+            listen = %ffmesh_udp::canonical(self.udp), accepts = self.config.quic.listen_port.is_some(), "node started"
+        );
+        for proxy in self.config.proxies.iter().filter(|proxy| proxy.is_served()) {
+            tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
+        }
+    }
 }
 
-/// This node's own listeners, with the addresses that the machine has now.
-fn own_listeners(config: &Config, listening: &[SocketAddr], admin_path: &Path) -> io::Result<Own> {
-    let listeners = listening.iter().copied().chain(config.admin.listen).collect();
-    let unix = config.proxies.iter().filter_map(|proxy| match &proxy.listen {
-        Listen::Unix(path) => Some(path.clone()),
-        Listen::Port(..) => None,
-    });
-    egress::own(listeners, &unix.chain([admin_path.to_owned()]).collect::<Vec<_>>())
+/// What a node has bound before it serves.
+struct Bound {
+    udp: Socket,
+    udp_address: SocketAddr,
+    ingresses: Vec<Ingress>,
+    admin_path: PathBuf,
+    admin_socket: UnixListener,
+}
+
+impl Bound {
+    fn bind(config: &Config, state: &StateDir) -> Result<Self, StartError> {
+        let port = config.quic.listen_port.unwrap_or(0);
+        let failed = |error| StartError::Udp { port, error };
+        let udp = Socket::bind(config.quic.listen_address, port).map_err(failed)?;
+        let udp_address = udp.local_addr().map_err(failed)?;
+        let ingresses = config.proxies.iter().map(Ingress::bind).filter_map(Result::transpose);
+        let ingresses = ingresses.collect::<Result<_, _>>()?;
+        let admin_path = state.prepare_admin_socket()?;
+        let admin_socket = admin::bind(&admin_path)
+            .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
+        Ok(Self { udp, udp_address, ingresses, admin_path, admin_socket })
+    }
+}
+
+impl StartError {
+    fn state(state: &StateDir, error: io::Error) -> Self {
+        Self::Machine { path: state.path().to_owned(), error }
+    }
+}
+
+/// Serves the streams of each session in a task of its own.
+async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mpsc::Receiver<Session>) {
+    let context = ServeContext {
+        flows: parts.flows.clone(),
+        egress,
+        issuer: parts.issuer.clone(),
+        counters: parts.counters.clone(),
+    };
+    let mut served = JoinSet::new();
+    while let Some(session) = sessions.recv().await {
+        while served.try_join_next().is_some() {}
+        served.spawn(serve(context.clone(), session));
+    }
 }
 
 /// Keeps the policy's picture of this machine's addresses: what a wildcard listener listens on changes with them.
-async fn follow_addresses(
-    parts: Arc<Parts>,
-    egress: Arc<Egress>,
-    listening: Vec<SocketAddr>,
-    admin_path: PathBuf,
-) {
+async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
     let mut last = None;
     loop {
-        match own_listeners(&parts.config, &listening, &admin_path) {
+        match parts.own_listeners() {
             Ok(own) if last.as_ref() != Some(&own) => {
                 egress.set_policy(egress::policy(&parts.config, own.clone()));
                 last = Some(own);
@@ -291,6 +332,8 @@ async fn follow_addresses(
     }
 }
 
-fn state_error(state: &StateDir, error: io::Error) -> StartError {
-    StartError::Admin { path: state.path().to_owned(), error }
+fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {
+    let identity = credentials.identity();
+    let relay = (identity.relay && config.mesh.transit).then_some(Capability::Relay);
+    relay.into_iter().chain(identity.issuer.then_some(Capability::Issuer)).collect()
 }

@@ -12,6 +12,8 @@ use crate::identity::Standing;
 
 /// Longest sleep before the certificate is looked at again: clocks are set.
 const LOOK_INTERVAL: Duration = Duration::from_hours(1);
+/// Shortest, as the moment itself is rounded.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Keeps the certificate fresh. New handshakes use the new one; nothing that is open is touched.
 pub(super) async fn renew(parts: Arc<Parts>) {
@@ -26,24 +28,28 @@ pub(super) async fn renew(parts: Arc<Parts>) {
                     continue;
                 }
                 Err(reason) => {
-                    let left = left.as_secs();
-                    match renewal.standing(now) {
-                        Standing::Fresh | Standing::Due => {
-                            tracing::info!(left, "certificate not renewed yet: {reason}")
-                        }
-                        Standing::Overdue => tracing::warn!(
-                            left,
-                            "certificate not renewed, and it ends soon: {reason}; check that an issuer is up"
-                        ),
-                        Standing::Expired => tracing::error!(
-                            "certificate has ended and is not renewed: {reason}; join again with a token for this node"
-                        ),
-                    }
+                    tell(renewal.standing(now), left, &reason);
                     renewal.retry_after()
                 }
             },
         };
-        tokio::time::sleep(wait.clamp(Duration::from_millis(100), LOOK_INTERVAL)).await;
+        tokio::time::sleep(wait.clamp(SHORTEST_WAIT, LOOK_INTERVAL)).await;
+    }
+}
+
+fn tell(standing: Standing, left: Duration, reason: &str) {
+    let left = left.as_secs();
+    match standing {
+        Standing::Fresh | Standing::Due => tracing::info!(left, "certificate not renewed yet: {reason}"),
+        Standing::Overdue => {
+            tracing::warn!(
+                left,
+                "certificate not renewed, and it ends soon: {reason}; check that an issuer is up"
+            );
+        }
+        Standing::Expired => tracing::error!(
+            "certificate has ended and is not renewed: {reason}; join again with a token for this node"
+        ),
     }
 }
 

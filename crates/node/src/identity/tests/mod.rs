@@ -74,6 +74,7 @@ impl Mesh {
 
     fn token(&self, change: impl FnOnce(&mut TokenOptions)) -> String {
         let mut options = TokenOptions {
+            members: Vec::new(),
             ttl: HOUR,
             uses: 1,
             node: None,

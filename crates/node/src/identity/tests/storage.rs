@@ -111,6 +111,7 @@ async fn impossible_options_and_non_issuers_are_told() {
     let mesh = Mesh::found(DEFAULT_CERT_TTL).serving();
     mesh.member("a").await;
     let options = TokenOptions {
+        members: Vec::new(),
         ttl: HOUR,
         uses: 1,
         node: None,
