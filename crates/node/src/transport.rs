@@ -42,6 +42,8 @@ const HOLD_MARGIN: Duration = Duration::from_secs(30);
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Smallest UDP payload that QUIC needs (RFC 9000, section 14), which every path must carry.
 const MIN_MTU: u16 = 1200;
+/// UDP payload that is taken at least: that of IPv4 on Ethernet.
+const DEFAULT_PAYLOAD: u16 = 1472;
 /// Length of this node's connection IDs. With 63 random bits a collision within a node is out of the question.
 const CONNECTION_ID_LEN: usize = 8;
 /// Handshakes that may wait to be accepted.
@@ -64,6 +66,9 @@ pub enum TransportError {
     /// A socket call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// `quic.mtu` is out of QUIC's bounds.
+    #[error("quic.mtu does not fit QUIC: {0}")]
+    Mtu(#[from] noq::ConfigError),
     /// TLS without AES-128-GCM, which protects QUIC's first packets.
     #[error("TLS settings do not fit QUIC: {0}")]
     Tls(#[from] NoInitialCipherSuite),
@@ -106,6 +111,8 @@ impl Transport {
         // A greased packet would look like a labelled one.
         endpoint.grease_quic_bit(false);
         endpoint.cid_generator(Arc::new(|| Box::new(UnlabelledIds)));
+        // What this node takes; the receive buffers are made for it.
+        endpoint.max_udp_payload_size(config.quic.mtu.max(DEFAULT_PAYLOAD))?;
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint,
             Some(link_server.as_ref().clone()),
@@ -160,9 +167,14 @@ impl Transport {
         incoming.accept_with(server.clone())
     }
 
+    /// Closes every connection at once, without waiting.
+    pub fn close_now(&self, code: u32, reason: &str) {
+        self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
     /// Closes every connection, and waits until the neighbours have been told, up to `limit`.
     pub async fn close(&self, code: u32, reason: &str, limit: Duration) {
-        self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
+        self.close_now(code, reason);
         let _ = tokio::time::timeout(limit, self.endpoint.wait_all_draining()).await;
     }
 }
@@ -218,9 +230,9 @@ fn session_settings(config: &Config) -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(quic.stream_window.into())
-        // Bounded by `flow_memory` instead: with a bound here, flows whose readers stall would take the session's
+        // `flow_memory` bounds it long before: at this bound, flows whose readers stall would take the session's
         // credit away from all others.
-        .receive_window(VarInt::MAX)
+        .receive_window(VarInt::from_u64(config.quic.flow_memory.saturating_mul(2)).unwrap_or(VarInt::MAX))
         .send_window(quic.send_window.into())
         .max_concurrent_multipath_paths(MAX_PATHS)
         .initial_rtt(INITIAL_RTT)

@@ -6,7 +6,10 @@
 //! | RST | RESET_STREAM and STOP_SENDING |
 //! | full socket buffer | flow control: the sender waits |
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -153,9 +156,7 @@ impl Carrier<'_> {
             chunks[0] = first.into();
             self.write(local, &mut chunks[..1]).await?;
         }
-        while let Some(count) =
-            recv.read_many_chunks(&mut chunks).await.map_err(|e| read_end(self.session, &e))?
-        {
+        while let Some(count) = self.read(recv, &mut chunks).await? {
             self.write(local, &mut chunks[..count]).await?;
         }
         match local.finish() {
@@ -188,9 +189,23 @@ impl Carrier<'_> {
         }
     }
 
+    /// The next chunks of the stream; none at its end. Notes whether more had come than was taken.
+    async fn read(&self, recv: &mut RecvStream, chunks: &mut [Bytes]) -> Result<Option<usize>, End> {
+        let mut read = pin!(recv.read_many_chunks(chunks));
+        let result = match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                self.flow.drained();
+                read.await
+            }
+        };
+        let read = result.map_err(|e| read_end(self.session, &e))?;
+        self.flow.undrained();
+        Ok(read)
+    }
+
     /// Writes all chunks, and leaves them empty.
     async fn write(&self, local: &Stream, mut chunks: &mut [Bytes]) -> Result<(), End> {
-        let mut stalled = false;
         while !chunks.is_empty() {
             let mut slices = std::array::from_fn::<_, MAX_CHUNKS, _>(|_| IoSlice::new(&[]));
             for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
@@ -209,14 +224,8 @@ impl Carrier<'_> {
                         *chunk = Bytes::new();
                         chunks = &mut chunks[1..];
                     }
-                    if stalled {
-                        stalled = false;
-                        self.flow.stalled(false);
-                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    stalled = true;
-                    self.flow.stalled(true);
                     local.writable().await.map_err(|e| local_end(&e))?;
                 }
                 Err(e) => return Err(local_end(&e)),

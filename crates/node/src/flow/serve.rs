@@ -113,7 +113,6 @@ async fn serve_flow(
             // A failure shows in the first thing that is carried.
             let _ = write_head(&mut send, peer, &ack).await;
             flow.connected();
-            flow.count_up(0);
             carry(session, &flow, local, send, recv, first).await
         }
         Err((reason, detail)) => {

@@ -18,7 +18,7 @@ use crate::repeats::Repeats;
 
 /// Ended flows that are remembered.
 const MAX_ENDED: usize = 1_000;
-/// A flow whose reader has taken nothing for this long is taken to hold a full window.
+/// A flow that was not drained for this long is taken to hold a full window.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 /// How often stalled flows are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
@@ -65,8 +65,9 @@ pub struct Flow {
     up: AtomicU64,
     down: AtomicU64,
     connected: AtomicBool,
-    /// Microseconds of [`clock::now`] since when its reader takes nothing; 0 while it does.
-    stalled: AtomicU64,
+    /// Microseconds of [`clock::now`] since when there has always been more to read than was taken; 0 where all is
+    /// taken.
+    undrained: AtomicU64,
     active: AtomicU64,
     cancelled: Notify,
 }
@@ -99,10 +100,16 @@ impl Flow {
         self.touch();
     }
 
-    /// The reader takes nothing (`true`) or has taken something.
-    pub fn stalled(&self, stalled: bool) {
-        let at = if stalled { clock::now().0.max(1) } else { 0 };
-        self.stalled.store(at, Ordering::Relaxed);
+    /// All that has come from the other node was taken.
+    pub fn drained(&self) {
+        self.undrained.store(0, Ordering::Relaxed);
+    }
+
+    /// Something came from the other node, and there may be more.
+    pub fn undrained(&self) {
+        let now = clock::now().0.max(1);
+        // Only the first moment counts.
+        let _ = self.undrained.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// When the last byte went by, in either direction.
@@ -204,7 +211,7 @@ impl Flows {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             connected: AtomicBool::new(false),
-            stalled: AtomicU64::new(0),
+            undrained: AtomicU64::new(0),
             active: AtomicU64::new(clock::now().0),
             cancelled: Notify::new(),
         });
@@ -368,7 +375,7 @@ impl Flows {
     fn overdue(&self, now: Time) -> Vec<Arc<Flow>> {
         let mut stalled: Vec<(u64, Arc<Flow>)> = Vec::new();
         for flow in self.lock().open.values() {
-            let since = flow.stalled.load(Ordering::Relaxed);
+            let since = flow.undrained.load(Ordering::Relaxed);
             if since != 0 && now - Time(since) >= STALLED_AFTER {
                 stalled.push((since, flow.clone()));
             }
@@ -470,14 +477,14 @@ mod tests {
         assert_eq!(flows.overdue(now).len(), 0);
         assert!(flows.admit().is_ok());
         for (i, flow) in open.iter().enumerate() {
-            flow.stalled.store(1 + i as u64, Ordering::Relaxed); // long ago, each later than the last
+            flow.undrained.store(1 + i as u64, Ordering::Relaxed); // long ago, each later than the last
         }
         let overdue = flows.overdue(now);
         assert_eq!(flows.memory(), 1200);
         assert_eq!(flows.admit().unwrap_err().0, Reason::Limit);
         assert_eq!(overdue.iter().map(|f| f.serial).collect::<Vec<_>>(), [0], "11 windows are 110 %");
         for flow in &open {
-            flow.stalled(false);
+            flow.drained();
         }
         assert_eq!((flows.overdue(now).len(), flows.memory()), (0, 0));
     }

@@ -34,8 +34,8 @@ const OUTBOX: usize = 256;
 
 /// Application error codes of a link's CONNECTION_CLOSE (RFC 9000, section 19.19).
 pub mod code {
-    /// The node is shutting down.
-    pub const GOODBYE: u32 = 0;
+    /// The node is shutting down; `Reason::Drained` of sessions. 0 is what a connection that was dropped says.
+    pub const GOODBYE: u32 = 8;
     /// Another link to the same node took over.
     pub const REPLACED: u32 = 1;
     /// Nothing was heard for too long.
@@ -94,6 +94,8 @@ pub enum LinkEvent {
     },
     /// The neighbour's address has changed.
     Moved {
+        /// The link
+        link: Link,
         /// It was
         old: SocketAddr,
         /// It is

@@ -85,7 +85,7 @@ async fn converse(context: &LinkContext, link: &Link, mut reader: ControlReader)
             && old != new
         {
             address = Some(new);
-            let _ = context.events.send(LinkEvent::Moved { old, new }).await;
+            let _ = context.events.send(LinkEvent::Moved { link: link.clone(), old, new }).await;
         }
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use ffmesh_core::wire::{FlowProtocol, Message, SynData, VERSION};
-use noq::Incoming;
+use noq::{Connection, ConnectionError, Incoming, TransportErrorCode, VarInt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Parts;
 use crate::flow::request;
 use crate::identity::{Expected, MAX_JOIN_CONNECTIONS, explain_connection_error, serve_join, unavailable};
-use crate::link::{self, LinkContext};
+use crate::link::{self, Link, LinkContext};
 use crate::metrics::ErrorKind;
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind};
 
@@ -55,39 +55,45 @@ pub(super) async fn accept_loop(parts: Arc<Parts>, links: LinkContext) {
 async fn accept(parts: &Arc<Parts>, links: &LinkContext, incoming: Incoming, kind: Kind) {
     let from = ffmesh_udp::canonical(incoming.remote_address());
     let result = match kind {
-        Kind::Session(slot) => parts.sessions.accept(incoming, slot).await,
-        Kind::Link => match handshake(parts, incoming, kind).await {
-            Ok(connection) => link::accept(links, connection).await.map(|_| ()).map_err(|e| e.to_string()),
-            Err(e) => Err(e),
-        },
-        Kind::Join => match handshake(parts, incoming, kind).await {
-            Ok(connection) => {
-                serve_join(connection, |request| enrol(parts, request)).await.map_err(|e| e.to_string())
+        Kind::Session(slot) => parts.sessions.accept(incoming, slot).await.map_err(Some),
+        Kind::Link | Kind::Join => match handshake(parts, incoming, kind).await {
+            Ok(connection) if kind == Kind::Join => {
+                let served = serve_join(connection, |request| enrol(parts, request)).await;
+                served.map_err(|e| Some(e.to_string()))
             }
-            Err(e) => Err(e),
+            Ok(connection) => match link::accept(links, connection.clone()).await {
+                Ok(_) => Ok(()),
+                Err(_) if connection.close_reason().is_some_and(|e| is_withdrawn(&e)) => Err(None),
+                Err(e) => Err(Some(e.to_string())),
+            },
+            Err(e) if is_withdrawn(&e) => Err(None),
+            Err(e) => Err(Some(explain_connection_error(&e, &Expected::accepted(from)))),
         },
     };
-    if let Err(reason) = result {
-        parts.counters.error(if kind == Kind::Join { ErrorKind::Enrolment } else { ErrorKind::Handshake });
-        if !parts.repeats.is_news((from.ip(), &reason)) {
-            return;
-        }
-        match kind {
-            Kind::Session(_) => tracing::warn!("session refused: {reason}"),
-            Kind::Link => tracing::warn!(%from, "link refused: {reason}"),
-            Kind::Join => tracing::warn!(%from, "enrolment broke off: {reason}"),
-        }
+    let Err(Some(reason)) = result else { return };
+    parts.counters.error(if kind == Kind::Join { ErrorKind::Enrolment } else { ErrorKind::Handshake });
+    if !parts.repeats.is_news((from.ip(), &reason)) {
+        return;
+    }
+    match kind {
+        Kind::Session(_) => tracing::warn!("session refused: {reason}"),
+        Kind::Link => tracing::warn!(%from, "link refused: {reason}"),
+        Kind::Join => tracing::warn!(%from, "enrolment broke off: {reason}"),
     }
 }
 
-async fn handshake(parts: &Parts, incoming: Incoming, kind: Kind) -> Result<noq::Connection, String> {
-    let from = incoming.remote_address();
-    let from = ffmesh_udp::canonical(from);
-    let explain = |e: &noq::ConnectionError| explain_connection_error(e, &Expected::accepted(from));
-    let connecting = parts.transport.accept_as(incoming, kind).map_err(|e| explain(&e))?;
-    match timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(|e| explain(&e)),
-        Err(_) => Err(explain(&noq::ConnectionError::TimedOut)),
+async fn handshake(parts: &Parts, incoming: Incoming, kind: Kind) -> Result<Connection, ConnectionError> {
+    let connecting = parts.transport.accept_as(incoming, kind)?;
+    timeout(HANDSHAKE_TIMEOUT, connecting).await.unwrap_or(Err(ConnectionError::TimedOut))
+}
+
+/// Whether the other node has withdrawn its dial: it dials all addresses of a name at once and keeps one connection.
+fn is_withdrawn(error: &ConnectionError) -> bool {
+    match error {
+        // Before the handshake is over, that an application closes is all that is told (RFC 9000, section 10.2.3).
+        ConnectionError::ConnectionClosed(close) => close.error_code == TransportErrorCode::APPLICATION_ERROR,
+        ConnectionError::ApplicationClosed(close) => close.error_code == VarInt::from_u32(0),
+        _ => false,
     }
 }
 
@@ -112,7 +118,7 @@ pub(super) async fn ask_issuer(
     bytes: Vec<u8>,
 ) -> Result<Vec<u8>, String> {
     let table = parts.sessions.table();
-    let issuers = table.neighbors.values().map(|neighbor| neighbor.link.peer()).filter(|peer| peer.issuer);
+    let issuers = table.neighbors.values().map(Link::peer).filter(|peer| peer.issuer);
     let mut reason = "no issuer of the mesh is linked with this node".to_owned();
     for issuer in issuers {
         let syn = Message::SynData(SynData {

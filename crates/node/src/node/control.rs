@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::admin::{BoxFuture, Control, FlowIo};
 use crate::config::{Proxy, ProxyTarget};
-use crate::driver::Neighbor;
 use crate::flow::{OpenContext, Opened, open, ping};
 use crate::identity::{TokenOptions, create_token, members};
+use crate::link::Link;
 use crate::local::Stream;
 
 /// The proxy name of flows of `ffmesh nc`.
@@ -90,7 +90,7 @@ impl Control for NodeControl {
     fn peers(&self) -> Vec<api::Peer> {
         let table = self.parts.sessions.table();
         let mut peers: BTreeMap<NodeId, api::Peer> =
-            table.neighbors.iter().map(|(node, neighbor)| (node.clone(), linked(neighbor))).collect();
+            table.neighbors.iter().map(|(node, link)| (node.clone(), linked(link))).collect();
         for (node, lost) in &table.lost {
             peers.insert(
                 node.clone(),
@@ -170,8 +170,7 @@ impl Control for NodeControl {
     }
 }
 
-fn linked(neighbor: &Neighbor) -> api::Peer {
-    let link = &neighbor.link;
+fn linked(link: &Link) -> api::Peer {
     let vitals = link.vitals();
     api::Peer {
         node_id: link.node().clone(),

@@ -13,7 +13,8 @@
 //!  admin (one a request)    renew    flow watch
 //! ```
 //!
-//! All tasks live in one [`JoinSet`] or are owned by one that does; when the node is dropped they end.
+//! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
+//! connections, which the node closes when it is dropped.
 
 mod accept;
 mod control;
@@ -108,8 +109,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Node {
     parts: Arc<Parts>,
-    /// What brings new flows and links.
-    entrances: JoinSet<()>,
+    ingresses: JoinSet<()>,
     tasks: JoinSet<()>,
     /// Keeps other nodes out of the state directory.
     _lock: StateLock,
@@ -214,14 +214,14 @@ impl Node {
         let egress = Arc::new(Egress::new(egress::policy(&parts.config, own)));
         let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
 
-        let (mut entrances, mut tasks) = (JoinSet::new(), JoinSet::new());
+        let (mut ingresses, mut tasks) = (JoinSet::new(), JoinSet::new());
         tasks.spawn(accept::accept_loop(parts.clone(), links.clone()));
         tasks.spawn(serve_sessions(parts.clone(), egress.clone(), new_sessions));
         for dialler in &parts.diallers {
-            entrances.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
+            tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
         }
         for ingress in bound.ingresses {
-            entrances.spawn(ingress.run(opening.clone(), parts.counters.clone()));
+            ingresses.spawn(ingress.run(opening.clone(), parts.counters.clone()));
         }
         tasks.spawn(follow_addresses(parts.clone(), egress));
         let flows = parts.flows.clone();
@@ -230,7 +230,7 @@ impl Node {
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
         parts.announce();
-        Ok(Self { parts, entrances, tasks, _lock: lock })
+        Ok(Self { parts, ingresses, tasks, _lock: lock })
     }
 
     /// The node's id.
@@ -246,16 +246,16 @@ impl Node {
     /// Ends the node: no new flows, open ones have `mesh.drain_timeout` to end, the neighbours are told.
     pub async fn stop(mut self) {
         self.parts.flows.drain();
-        self.entrances.shutdown().await;
+        self.ingresses.shutdown().await;
         let limit = self.parts.config.mesh.drain_timeout;
         if tokio::time::timeout(limit, self.parts.flows.ended()).await.is_err() {
             tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
         }
+        self.tasks.shutdown().await;
         // Sessions first: their last packets travel behind labels that go with the links.
         self.parts.sessions.close(Reason::Drained, STOPPING);
         tokio::time::sleep(SESSION_CLOSE_LEAD).await;
         self.parts.transport.close(link::code::GOODBYE, STOPPING, CLOSE_LIMIT).await;
-        self.tasks.shutdown().await;
     }
 }
 
@@ -339,6 +339,12 @@ async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
             Err(error) => tracing::warn!("addresses of this machine cannot be read: {error}"),
         }
         tokio::time::sleep(ADDRESS_INTERVAL).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.parts.transport.close_now(link::code::GOODBYE, STOPPING);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ffmesh_core::label::Label;
 use ffmesh_udp::mapped;
+use tokio::sync::watch;
 
 /// First 6 bytes of virtual addresses. Only this process ever sees them, so they need not be unique.
 const PREFIX: [u8; 6] = [0xfd, 0xff, 0x4d, 0x45, 0x53, 0x48];
@@ -80,7 +81,10 @@ impl Table {
 
 /// The node's labels, shared by its socket and whoever sets up circuits.
 #[derive(Debug, Clone, Default)]
-pub struct Labels(Arc<RwLock<Table>>);
+pub struct Labels {
+    table: Arc<RwLock<Table>>,
+    pointed: Arc<watch::Sender<()>>,
+}
 
 impl Labels {
     /// A fresh virtual address, with no route yet.
@@ -115,6 +119,7 @@ impl Labels {
     /// Points a slot at a circuit's first hop.
     pub fn point(&self, slot: SlotAddr, hop: Hop) {
         self.write().hops.insert(slot, hop);
+        self.pointed.send_replace(());
     }
 
     /// Takes a slot's route away, if it is still the one with this label: what it sends from now on is lost.
@@ -122,7 +127,19 @@ impl Labels {
         let mut table = self.write();
         if table.hops.get(&slot).is_some_and(|hop| hop.label == label) {
             table.hops.remove(&slot);
+            drop(table);
+            self.pointed.send_replace(());
         }
+    }
+
+    /// Where a slot's packets go now.
+    pub fn hop(&self, slot: SlotAddr) -> Option<Hop> {
+        self.read().hop(slot)
+    }
+
+    /// Tells that some slot was pointed or unpointed.
+    pub fn pointed(&self) -> watch::Receiver<()> {
+        self.pointed.subscribe()
     }
 
     /// A neighbour's address has changed: all its labels follow.
@@ -139,11 +156,11 @@ impl Labels {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
