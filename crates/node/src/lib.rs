@@ -17,6 +17,7 @@ pub mod ingress;
 pub mod link;
 pub mod local;
 pub mod metrics;
+pub mod repeats;
 pub mod session;
 pub mod socket;
 pub mod transport;

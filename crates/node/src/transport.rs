@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
-use ffmesh_core::label::LABEL_BIT;
+use ffmesh_core::label::{LABEL_BIT, LABEL_HEADER_LEN};
 use ffmesh_udp::Socket;
 use noq::congestion::{Bbr3Config, ControllerFactory, CubicConfig, NewRenoConfig};
 use noq::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
@@ -225,9 +225,17 @@ fn session_settings(config: &Config) -> TransportConfig {
         .max_concurrent_multipath_paths(MAX_PATHS)
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(MIN_MTU)
-        .mtu_discovery_config(Some(mtu_discovery(quic.mtu)))
+        // Each packet of a session has a label before it.
+        .mtu_discovery_config(Some(mtu_discovery(session_mtu(quic.mtu))))
         .congestion_controller_factory(controller);
     settings
+}
+
+/// Largest packet of a session in a UDP payload of `mtu` bytes.
+fn session_mtu(mtu: u16) -> u16 {
+    const LABEL: u16 = 9;
+    const { assert!(LABEL as usize == LABEL_HEADER_LEN) }
+    mtu.saturating_sub(LABEL).max(MIN_MTU)
 }
 
 fn mtu_discovery(upper_bound: u16) -> MtuDiscoveryConfig {
@@ -253,5 +261,110 @@ impl ConnectionIdGenerator for UnlabelledIds {
 
     fn cid_lifetime(&self) -> Option<Duration> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use ffmesh_core::id::NodeId;
+    use noq::Connection;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::identity::{InitOptions, init};
+    use crate::socket::Hop;
+    use crate::state::StateDir;
+
+    struct End {
+        transport: Transport,
+        labels: Labels,
+        address: SocketAddr,
+        credentials: Credentials,
+    }
+
+    /// Two ends with one identity, which is all the same to QUIC.
+    fn ends(config: &Config) -> (tempfile::TempDir, [End; 2]) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        init(&InitOptions {
+            state: state.clone(),
+            node_id: Some("node".parse().unwrap()),
+            mesh: None,
+            advertise: Vec::new(),
+            listen_port: 1,
+            cert_ttl: Duration::from_hours(1),
+        })
+        .unwrap();
+        let end = || {
+            let udp = Arc::new(Socket::bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap());
+            let address = udp.local_addr().unwrap();
+            let (labels, credentials) = (Labels::default(), Credentials::load(&state).unwrap());
+            let transport = Transport::new(udp, labels.clone(), &credentials, config).unwrap();
+            End { transport, labels, address, credentials }
+        };
+        let ends = [end(), end()];
+        (dir, ends)
+    }
+
+    /// A session from the first end to the second, over labels put in place by hand.
+    async fn session(a: &End, b: &End) -> (Connection, Connection) {
+        let (slot_a, slot_b) = (a.labels.new_slot(), b.labels.new_slot());
+        let (label_a, label_b) =
+            (a.labels.accept_from(slot_a, b.address), b.labels.accept_from(slot_b, a.address));
+        a.labels.point(slot_a, Hop { to: b.address, from: None, label: label_b });
+        b.labels.point(slot_b, Hop { to: a.address, from: None, label: label_a });
+        let node: NodeId = "node".parse().unwrap();
+        let dialled = a.transport.connect_session(slot_a, &server_name(&a.credentials, &node)).unwrap();
+        let (incoming, kind) = b.transport.accept().await.unwrap();
+        assert_eq!(kind, Kind::Session(slot_b));
+        let accepted = b.transport.accept_as(incoming, kind).unwrap();
+        let (dialled, accepted) = tokio::join!(dialled, accepted);
+        (dialled.unwrap(), accepted.unwrap())
+    }
+
+    /// What noq-proto 1.4.0 fails: it ends the connection of a stream with more than 2,048 unread small frames.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_unread_stream_of_small_writes_harms_no_other() {
+        let mut config = Config::default();
+        config.quic.stream_window = 32 << 20;
+        let (_dir, [a, b]) = ends(&config);
+        let (dialled, accepted) = session(&a, &b).await;
+
+        let (mut unread, _) = dialled.open_bi().await.unwrap();
+        for _ in 0..20_000 {
+            unread.write_all(&[7; 100]).await.unwrap();
+            tokio::task::yield_now().await; // so that many of them travel in packets of their own
+        }
+        let (_, mut later) = accepted.accept_bi().await.unwrap();
+        unread.write_all(&vec![7; 8 << 20]).await.unwrap();
+        unread.finish().unwrap();
+
+        let (mut other, mut echo) = dialled.open_bi().await.unwrap();
+        other.write_all(b"still here?").await.unwrap();
+        other.finish().unwrap();
+        let answer = async {
+            let (mut send, mut recv) = accepted.accept_bi().await.unwrap();
+            let bytes = recv.read_to_end(100).await.unwrap();
+            send.write_all(&bytes).await.unwrap();
+            send.finish().unwrap();
+        };
+        let limit = Duration::from_secs(20);
+        let (_, echoed) = tokio::join!(timeout(limit, answer), timeout(limit, echo.read_to_end(100)));
+        assert_eq!(echoed.expect("the other stream hangs").unwrap(), b"still here?");
+        let bytes = timeout(limit, later.read_to_end(16 << 20)).await.expect("the stream hangs").unwrap();
+        assert_eq!(bytes.len(), 2_000_000 + (8 << 20));
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        assert!(dialled.close_reason().is_none() && accepted.close_reason().is_none());
+    }
+
+    #[test]
+    fn connection_ids_are_no_labels() {
+        for _ in 0..1_000 {
+            let id = UnlabelledIds.generate_cid();
+            let packet = [&[0x40][..], &id, &[0; 20]].concat();
+            assert_eq!(ffmesh_core::label::Label::of_packet(&packet), None);
+        }
     }
 }

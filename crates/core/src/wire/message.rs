@@ -12,6 +12,8 @@ use crate::target::Target;
 pub const VERSION: u32 = 1;
 /// Most nodes of a circuit's route, both ends included.
 pub const MAX_ROUTE_LEN: usize = 16;
+/// Capabilities of a SYN_MSG that are read.
+pub const MAX_CAPABILITIES: usize = 16;
 /// Longest free text of a message (a refusal's detail, a proxy's name) in bytes; longer text is cut.
 const MAX_TEXT_LEN: usize = 256;
 
@@ -45,8 +47,6 @@ pub enum Message {
     CircuitAck(CircuitAck),
     /// 21: forget them
     CircuitClose(CircuitClose),
-    /// 24: the link is closed on purpose
-    Goodbye(Goodbye),
     /// A type that this version does not know, to be ignored.
     Unknown(u32),
 }
@@ -75,7 +75,7 @@ pub struct SynMsg {
     pub mesh: MeshName,
     /// Its boot epoch: grows with each start of the node
     pub epoch: u64,
-    /// What it offers; at most 16 are read
+    /// What it offers; at most [`MAX_CAPABILITIES`] are read
     #[serde(default)]
     pub capabilities: Vec<Capability>,
 }
@@ -132,8 +132,8 @@ pub struct SynData {
 pub struct SynAckData {
     /// Whether the target is connected
     pub result: bool,
-    /// Why not
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why not; none where it is a reason of a later version
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub reason: Option<Reason>,
 }
 
@@ -190,13 +190,6 @@ pub struct CircuitClose {
     pub circuit: u64,
 }
 
-/// GOODBYE: the sender closes the link on purpose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Goodbye {
-    /// Why
-    pub reason: String,
-}
-
 impl Message {
     /// The number in the `type` field.
     pub fn number(&self) -> u32 {
@@ -210,7 +203,6 @@ impl Message {
             Self::CircuitOpen(_) => 19,
             Self::CircuitAck(_) => 20,
             Self::CircuitClose(_) => 21,
-            Self::Goodbye(_) => 24,
             Self::Unknown(number) => *number,
         }
     }
@@ -226,7 +218,6 @@ impl Message {
             Self::CircuitOpen(m) => serde_json::to_value(m),
             Self::CircuitAck(m) => serde_json::to_value(m),
             Self::CircuitClose(m) => serde_json::to_value(m),
-            Self::Goodbye(m) => serde_json::to_value(m),
             Self::Unknown(_) => Ok(json!({})),
         };
         value.unwrap_or_default() // none of these types can fail to become JSON
@@ -235,10 +226,15 @@ impl Message {
     pub(super) fn from_parts(number: u32, data: Value) -> Result<Self, String> {
         let wrong = |e: serde_json::Error| format!("message of type {number}: {e}");
         Ok(match number {
-            0 => Self::SynMsg(serde_json::from_value(data).map_err(wrong)?),
+            0 => {
+                let mut m: SynMsg = serde_json::from_value(data).map_err(wrong)?;
+                m.capabilities.truncate(MAX_CAPABILITIES);
+                Self::SynMsg(m)
+            }
             1 => {
                 let mut m: SynAckMsg = serde_json::from_value(data).map_err(wrong)?;
                 m.reason = m.reason.map(cut);
+                m.syn.capabilities.truncate(MAX_CAPABILITIES);
                 Self::SynAckMsg(m)
             }
             2 => {
@@ -263,14 +259,15 @@ impl Message {
                 Self::CircuitAck(m)
             }
             21 => Self::CircuitClose(serde_json::from_value(data).map_err(wrong)?),
-            24 => {
-                let mut m: Goodbye = serde_json::from_value(data).map_err(wrong)?;
-                m.reason = cut(m.reason);
-                Self::Goodbye(m)
-            }
             other => Self::Unknown(other),
         })
     }
+}
+
+/// A reason that this version knows.
+fn known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Reason>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 fn cut(mut text: String) -> String {

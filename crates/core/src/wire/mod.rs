@@ -10,6 +10,6 @@ mod message;
 
 pub use codec::{Decoder, FrameError, MAX_FRAME_LEN, decode_datagram, encode, encode_datagram};
 pub use message::{
-    Capability, CircuitAck, CircuitClose, CircuitOpen, Envelope, FlowProtocol, Goodbye, MAX_ROUTE_LEN,
-    Message, Ping, Pong, SynAckData, SynAckMsg, SynData, SynMsg, VERSION,
+    Capability, CircuitAck, CircuitClose, CircuitOpen, Envelope, FlowProtocol, MAX_CAPABILITIES,
+    MAX_ROUTE_LEN, Message, Ping, Pong, SynAckData, SynAckMsg, SynData, SynMsg, VERSION,
 };

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::identity::KnownKeys;
 use crate::link::{Link, LinkEvent, Linked, code};
 use crate::metrics::{Counters, ErrorKind};
+use crate::repeats::Repeats;
 use crate::socket::{Labels, SlotAddr};
 
 pub use circuits::{Circuit, CircuitError};
@@ -76,6 +77,7 @@ impl Driver {
             config,
             neighbors: BTreeMap::new(),
             lost: BTreeMap::new(),
+            repeats: Repeats::default(),
             linked: linked_tx,
             table: table_tx,
         };
@@ -120,6 +122,7 @@ struct State {
     neighbors: BTreeMap<NodeId, (Link, Time)>,
     lost: BTreeMap<NodeId, Lost>,
     circuits: circuits::Circuits,
+    repeats: Repeats,
     linked: watch::Sender<Linked>,
     table: watch::Sender<Arc<RoutingTable>>,
 }
@@ -193,7 +196,10 @@ impl State {
     fn admit(&mut self, link: &Link) -> Result<(), String> {
         let node = link.node().clone();
         if let Err(conflict) = self.config.known_keys.check(link.peer()) {
-            tracing::error!(peer = %node, address = ?link.address(), "link refused: {conflict}");
+            if self.repeats.is_news((&node, link.peer().key)) {
+                let address = link.address().map(tracing::field::display);
+                tracing::error!(peer = %node, address, "link refused: {conflict}");
+            }
             self.config.counters.error(ErrorKind::KeyConflict);
             return Err(format!("{node} is bound to another key here"));
         }
@@ -217,7 +223,7 @@ impl State {
             return Err(format!("this node has all the {} links it takes", self.config.max_links));
         }
         tracing::info!(
-            peer = %node, address = ?link.address().map(ffmesh_udp::canonical), dialled = link.dialled(), "link up"
+            peer = %node, address = link.address().map(tracing::field::display), dialled = link.dialled(), "link up"
         );
         self.lost.remove(&node);
         self.neighbors.insert(node, (link.clone(), now));

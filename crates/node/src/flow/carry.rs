@@ -287,9 +287,16 @@ fn local_end(error: &io::Error) -> End {
     }
 }
 
+/// What the other node says with an error code.
+fn told(session: &Session, code: VarInt) -> End {
+    let reason = Reason::from_code(code.into_inner());
+    let detail = || format!("so says {}, whose log says more", session.peer().id);
+    (reason, (reason != Reason::Reset).then(detail))
+}
+
 fn stopped_end(session: &Session, stop: Result<Option<VarInt>, StoppedError>) -> End {
     match stop {
-        Ok(Some(code)) => (Reason::from_code(code.into_inner()), None),
+        Ok(Some(code)) => told(session, code),
         Ok(None) => (Reason::Reset, None),
         Err(StoppedError::ConnectionLost(e)) => session.end(&e),
         Err(e) => (Reason::Reset, Some(e.to_string())),
@@ -299,7 +306,7 @@ fn stopped_end(session: &Session, stop: Result<Option<VarInt>, StoppedError>) ->
 /// Why a flow ends whose stream takes nothing more.
 pub(super) fn write_end(session: &Session, error: &WriteError) -> End {
     match error {
-        WriteError::Stopped(code) => (Reason::from_code(code.into_inner()), None),
+        WriteError::Stopped(code) => told(session, *code),
         WriteError::ConnectionLost(e) => session.end(e),
         other => (Reason::Reset, Some(other.to_string())),
     }
@@ -307,7 +314,7 @@ pub(super) fn write_end(session: &Session, error: &WriteError) -> End {
 
 fn read_end(session: &Session, error: &ReadError) -> End {
     match error {
-        ReadError::Reset(code) => (Reason::from_code(code.into_inner()), None),
+        ReadError::Reset(code) => told(session, *code),
         ReadError::ConnectionLost(e) => session.end(e),
         other => (Reason::Reset, Some(other.to_string())),
     }

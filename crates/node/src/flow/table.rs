@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::metrics::{Counters, ErrorKind};
+use crate::repeats::Repeats;
 
 /// Ended flows that are remembered.
 const MAX_ENDED: usize = 1_000;
@@ -173,13 +174,21 @@ pub struct Flows {
     /// Estimated bytes held for slow readers.
     memory: Arc<AtomicU64>,
     draining: Arc<AtomicBool>,
+    repeats: Arc<Repeats>,
     counters: Arc<Counters>,
 }
 
 impl Flows {
     /// None yet. Keep [`watch`](Self::watch) running.
     pub fn new(limits: FlowLimits, counters: Arc<Counters>) -> Self {
-        Self { limits, state: Arc::default(), memory: Arc::default(), draining: Arc::default(), counters }
+        Self {
+            limits,
+            state: Arc::default(),
+            memory: Arc::default(),
+            draining: Arc::default(),
+            repeats: Arc::default(),
+            counters,
+        }
     }
 
     /// Enters a flow. Refused flows are entered, too, so that they can be looked at: check [`admit`](Self::admit) next.
@@ -279,6 +288,8 @@ impl Flows {
                 flow = ?id, ?role, ?proxy, %peer, ?target, client, bytes_up, bytes_down, duration_ms, %reason,
                 "flow ended: {detail}"
             );
+        } else if !self.repeats.is_news((proxy, peer, target, reason)) {
+            tracing::debug!(flow = ?id, ?role, ?proxy, %peer, ?target, client, %reason, "flow ended: {detail}");
         } else if flow.connected {
             tracing::warn!(
                 flow = ?id, ?role, ?proxy, %peer, ?target, client, bytes_up, bytes_down, duration_ms, %reason,

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::LinkContext;
 use super::handshake::{self, Connected, LinkError};
 use crate::config::{Address, Upstream};
-use crate::transport::{HANDSHAKE_TIMEOUT, server_name};
+use crate::repeats::Repeats;
+use crate::transport::server_name;
 
 /// Between attempts in the first [`EAGER_FOR`]; attempts overlap, so that a slow path still has its 5 s.
 const EAGER_INTERVAL: Duration = Duration::from_millis(500);
@@ -27,8 +28,6 @@ const PATIENT_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_ADDRESSES: usize = 8;
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A failure that does not change is logged this often.
-const REPEAT_LOG: Duration = Duration::from_mins(1);
 
 /// The nodes that there are links to.
 pub type Linked = Arc<BTreeSet<NodeId>>;
@@ -42,19 +41,34 @@ pub struct DialState {
     pub last_error: Option<String>,
 }
 
-/// An upstream and how dialling it goes.
+/// A node to dial, at all the addresses that the upstreams of the configuration name for it, and how it goes.
 #[derive(Debug, Clone)]
 pub struct Dialler {
-    /// The upstream
-    pub upstream: Upstream,
+    upstreams: Arc<[Upstream]>,
     state: Arc<Mutex<DialState>>,
 }
 
 impl Dialler {
-    /// For an upstream that has not been dialled yet.
-    pub fn new(upstream: Upstream) -> Self {
+    /// One for each node among `upstreams`, in their order.
+    pub fn for_upstreams(upstreams: &[Upstream]) -> Vec<Self> {
+        let mut nodes: Vec<Vec<Upstream>> = Vec::new();
+        for upstream in upstreams {
+            match nodes.iter_mut().find(|node| node[0].node_id == upstream.node_id) {
+                Some(node) => node.push(upstream.clone()),
+                None => nodes.push(vec![upstream.clone()]),
+            }
+        }
+        nodes.into_iter().map(Self::new).collect()
+    }
+
+    fn new(upstreams: Vec<Upstream>) -> Self {
         let state = DialState { since: Timestamp::now(), last_error: None };
-        Self { upstream, state: Arc::new(Mutex::new(state)) }
+        Self { upstreams: upstreams.into(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The first upstream of the node.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstreams[0]
     }
 
     /// How it goes.
@@ -69,30 +83,25 @@ impl Dialler {
 
 /// Keeps an upstream linked for as long as `linked` is published.
 pub async fn dial_upstream(context: LinkContext, dialler: Dialler, mut linked: watch::Receiver<Linked>) {
-    let node = dialler.upstream.node_id.clone();
-    let mut log = FailureLog::default();
+    let node = dialler.upstream().node_id.clone();
+    let mut log = Repeats::default();
     let mut earliest = Instant::now();
     while linked.wait_for(|linked| !linked.contains(&node)).await.is_ok() {
         dialler.set(|state| state.since = Timestamp::now());
         tokio::select! {
             linked = linked.wait_for(|linked| linked.contains(&node)) => if linked.is_err() { return },
             // An admitted link is in `linked` by the time this returns.
-            () = dial_until_linked(&context, &dialler, earliest, &mut log) => {}
+            () = dial_until_linked(&context, &dialler, earliest, &log) => {}
         }
         dialler.set(|state| state.last_error = None);
-        log = FailureLog::default();
+        log = Repeats::default(); // the next failure is news again
         // A link that breaks as soon as it is made must not be made in a tight loop.
         earliest = Instant::now() + EAGER_INTERVAL;
     }
 }
 
-async fn dial_until_linked(
-    context: &LinkContext,
-    dialler: &Dialler,
-    earliest: Instant,
-    log: &mut FailureLog,
-) {
-    let Upstream { node_id, address, .. } = &dialler.upstream;
+async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: Instant, log: &Repeats) {
+    let node = &dialler.upstream().node_id;
     let started = Instant::now();
     let mut next = earliest;
     let mut attempts: JoinSet<Result<Connected, LinkError>> = JoinSet::new();
@@ -102,17 +111,21 @@ async fn dial_until_linked(
                 let pace = if started.elapsed() < EAGER_FOR { EAGER_INTERVAL } else { PATIENT_INTERVAL };
                 // Nodes that lost the same relay must not come back in step.
                 next = Instant::now() + pace.mul_f64(rand::random_range(0.8..1.0));
-                attempts.spawn(attempt(context.clone(), node_id.clone(), address.clone()));
+                for upstream in dialler.upstreams.iter() {
+                    attempts.spawn(attempt(context.clone(), node.clone(), upstream.address.clone()));
+                }
             }
             Some(Ok(result)) = attempts.join_next() => {
                 let opened = match result {
-                    Ok(connection) => open(context.clone(), connection, node_id.clone()).await,
+                    Ok(connection) => open(context.clone(), connection, node.clone()).await,
                     Err(e) => Err(e),
                 };
                 match opened {
                     Ok(()) => return,
                     Err(e) => {
-                        log.failed(dialler, &e.0);
+                        if log.is_news(&e.0) {
+                            tracing::warn!(peer = %node, "upstream not reached, dialling again: {}", e.0);
+                        }
                         dialler.set(|state| state.last_error = Some(e.0));
                     }
                 }
@@ -162,28 +175,6 @@ async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, LinkError> {
     match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), address.port))).await {
         Ok(Ok(found)) => Ok(found.take(MAX_ADDRESSES).collect()),
         Ok(Err(e)) => Err(LinkError(format!("cannot resolve {name}: {e}"))),
-        Err(_) => {
-            Err(LinkError(format!("cannot resolve {name}: no answer within {}", HANDSHAKE_TIMEOUT.as_secs())))
-        }
-    }
-}
-
-/// Logs a failure when it is new, and once a minute while it stays.
-#[derive(Debug, Default)]
-struct FailureLog {
-    last: Option<(String, Instant)>,
-}
-
-impl FailureLog {
-    fn failed(&mut self, dialler: &Dialler, error: &str) {
-        if self.last.as_ref().is_some_and(|(last, at)| last == error && at.elapsed() < REPEAT_LOG) {
-            return;
-        }
-        let Upstream { name, node_id, address, .. } = &dialler.upstream;
-        tracing::warn!(
-            peer = %node_id, upstream = ?name, address = %format_args!("{}:{}", address.host, address.port),
-            "upstream not reached, dialling again: {error}"
-        );
-        self.last = Some((error.to_owned(), Instant::now()));
+        Err(_) => Err(LinkError(format!("cannot resolve {name}: no answer within {RESOLVE_TIMEOUT:?}"))),
     }
 }

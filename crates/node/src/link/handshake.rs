@@ -29,17 +29,23 @@ impl LinkError {
 
 /// The bytes and messages of a control stream, read.
 pub(super) struct ControlReader {
+    own: NodeId,
     stream: RecvStream,
     decoder: Decoder,
 }
 
 impl ControlReader {
+    fn new(own: NodeId, stream: RecvStream) -> Self {
+        Self { own, stream, decoder: Decoder::default() }
+    }
+
     /// The next message; cancel safe.
     pub(super) async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
             match self.decoder.message().map_err(|e| LinkError::new(e.to_string()))? {
-                // What is for another node is not forwarded: every message names the neighbour it is for.
-                Some(envelope) => return Ok(envelope.message),
+                Some(envelope) if envelope.to == self.own => return Ok(envelope.message),
+                // Nothing is forwarded: every message names the neighbour it is for.
+                Some(envelope) => tracing::debug!("control message for {} ignored", envelope.to),
                 None => match self.stream.read_chunk(usize::MAX).await {
                     Ok(Some(bytes)) => self.decoder.push(&bytes),
                     Ok(None) => return Err(LinkError::new("it closed the control stream")),
@@ -88,7 +94,7 @@ pub(super) async fn open(
             .await
             .map_err(|e| closed(&connection, Some(node)).unwrap_or(LinkError(e.to_string())))?;
         write(&mut send, node, &Message::SynMsg(context.syn())).await?;
-        let mut reader = ControlReader { stream, decoder: Decoder::default() };
+        let mut reader = ControlReader::new(context.credentials.node_id(), stream);
         let answer = reader.next().await.map_err(|e| closed(&connection, Some(node)).unwrap_or(e))?;
         Ok::<_, LinkError>((send, reader, answer))
     };
@@ -120,7 +126,7 @@ pub async fn accept(context: &LinkContext, connection: Connection) -> Result<Lin
             .accept_bi()
             .await
             .map_err(|e| closed(&connection, None).unwrap_or(LinkError(e.to_string())))?;
-        let mut reader = ControlReader { stream, decoder: Decoder::default() };
+        let mut reader = ControlReader::new(context.credentials.node_id(), stream);
         let syn = reader.next().await.map_err(|e| closed(&connection, None).unwrap_or(e))?;
         Ok::<_, LinkError>((send, reader, syn))
     };

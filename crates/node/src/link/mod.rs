@@ -187,9 +187,9 @@ impl Link {
         self.0.since
     }
 
-    /// The neighbour's current address.
+    /// The neighbour's current address, never v4-mapped.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.0.connection.path(PathId::ZERO)?.remote_address().ok()
+        self.0.connection.path(PathId::ZERO)?.remote_address().ok().map(ffmesh_udp::canonical)
     }
 
     /// This node's address on the link.

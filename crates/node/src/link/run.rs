@@ -49,11 +49,6 @@ async fn converse(context: &LinkContext, link: &Link, mut reader: ControlReader)
     loop {
         tokio::select! {
             message = reader.next() => match message {
-                Ok(Message::Goodbye(goodbye)) => {
-                    let reason = format!("it said goodbye: {}", goodbye.reason.escape_debug());
-                    link.close(code::GOODBYE, "goodbye");
-                    return reason;
-                }
                 Ok(message) => {
                     liveness.heard(clock::now());
                     let event = LinkEvent::Message { link: link.clone(), message };
@@ -118,7 +113,7 @@ fn send_datagram(link: &Link, message: &Message) {
 }
 
 fn end(link: &Link, error: &ConnectionError) -> String {
-    let address = link.address().map_or(SocketAddr::from(([0; 4], 0)), ffmesh_udp::canonical);
+    let address = link.address().unwrap_or(SocketAddr::from(([0; 4], 0)));
     match error {
         ConnectionError::LocallyClosed => "closed by this node".to_owned(),
         ConnectionError::Reset => "it restarted".to_owned(),

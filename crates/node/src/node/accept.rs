@@ -69,6 +69,9 @@ async fn accept(parts: &Arc<Parts>, links: &LinkContext, incoming: Incoming, kin
     };
     if let Err(reason) = result {
         parts.counters.error(if kind == Kind::Join { ErrorKind::Enrolment } else { ErrorKind::Handshake });
+        if !parts.repeats.is_news((from.ip(), &reason)) {
+            return;
+        }
         match kind {
             Kind::Session(_) => tracing::warn!("session refused: {reason}"),
             Kind::Link => tracing::warn!(%from, "link refused: {reason}"),

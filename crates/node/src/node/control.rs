@@ -99,7 +99,7 @@ impl Control for NodeControl {
             );
         }
         for dialler in &self.parts.diallers {
-            let upstream = &dialler.upstream;
+            let upstream = dialler.upstream();
             let state = dialler.state();
             let dialling = || absent(&upstream.node_id, api::PeerState::Dialling, state.since, None);
             let peer = peers.entry(upstream.node_id.clone()).or_insert_with(dialling);
@@ -181,7 +181,7 @@ fn linked(neighbor: &Neighbor) -> api::Peer {
         node_id: link.node().clone(),
         name: None,
         state: api::PeerState::Up,
-        address: link.address().map(|address| ffmesh_udp::canonical(address).to_string()),
+        address: link.address().map(|address| address.to_string()),
         dialled: link.dialled(),
         since: link.since(),
         rtt_ms: vitals.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

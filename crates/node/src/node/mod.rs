@@ -44,6 +44,7 @@ use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
 use crate::ingress::{BindError, Ingress, holder};
 use crate::link::{self, Dialler, LinkContext, dial_upstream};
 use crate::metrics::Counters;
+use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
 use crate::socket::Labels;
 use crate::state::{StateDir, StateError, StateLock};
@@ -130,6 +131,7 @@ struct Parts {
     diallers: Vec<Dialler>,
     counters: Arc<Counters>,
     issuer: Option<Arc<Issuer>>,
+    repeats: Repeats,
 }
 
 impl Node {
@@ -201,9 +203,10 @@ impl Node {
             transport,
             flows: Flows::new(limits, counters.clone()),
             sessions,
-            diallers: config.quic.upstreams.iter().cloned().map(Dialler::new).collect(),
+            diallers: Dialler::for_upstreams(&config.quic.upstreams),
             counters,
             issuer,
+            repeats: Repeats::default(),
             state,
             config,
         });
