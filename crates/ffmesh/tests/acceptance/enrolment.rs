@@ -134,7 +134,8 @@ fn a_member_that_is_no_issuer_passes_a_request_on() {
 #[test]
 fn short_lived_certificates_renew_themselves_under_open_flows() {
     const LIFE: Duration = Duration::from_secs(20);
-    let setup = Setup { init: &["--cert-ttl", "20s"], ..Setup::default() };
+    let setup =
+        Setup { init: &["--cert-ttl", "20s"], both: "mesh: { drain_timeout: 1s }\n", ..Setup::default() };
     let Some(mut pair) = Pair::with("renewal", Family::V4, &setup) else { return };
     let first = [&pair.client, &pair.server].map(|node| node.status().certificate_expires);
     let since = pair.client.peers().into_iter().find(|p| p.node_id.as_str() == SERVER).unwrap().since;

@@ -38,6 +38,8 @@ pub struct OpenContext {
 /// What a flow is opened for.
 #[derive(Debug)]
 pub struct Opened {
+    /// Its id, of [`new_id`]
+    pub id: String,
     /// The proxy it came through
     pub proxy: Arc<str>,
     /// The node that dials
@@ -52,11 +54,16 @@ pub struct Opened {
     pub connected: Option<oneshot::Sender<()>>,
 }
 
+/// An id for a flow: 16 random hex digits.
+pub fn new_id() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
 /// Carries a client's connection to its target, to the end, and returns how it ended. Whatever goes wrong, the client's
 /// connection is reset and the reason is in the table of flows.
 pub async fn open(context: &OpenContext, local: Stream, opened: Opened) -> End {
     let flow = context.flows.begin(FlowStart {
-        id: format!("{:016x}", rand::random::<u64>()),
+        id: opened.id.clone(),
         role: api::Role::Ingress,
         proxy: opened.proxy.clone(),
         peer: opened.node.clone(),

@@ -353,6 +353,11 @@ impl Flows {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether new flows are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// Waits until no flow is open.
     pub async fn ended(&self) {
         while !self.lock().open.is_empty() {

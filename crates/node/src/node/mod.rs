@@ -42,7 +42,7 @@ use crate::driver::{Driver, DriverConfig};
 use crate::egress::{self, Egress};
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
-use crate::ingress::{BindError, Ingress};
+use crate::ingress::{BindError, Ingress, holder};
 use crate::link::{self, Dialler, LinkContext, dial_upstream};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
@@ -74,12 +74,12 @@ pub enum StartError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The UDP port cannot be bound.
-    #[error("cannot bind UDP port {port}: {error}; choose another quic.listen_port, or stop what holds it")]
+    #[error("cannot bind UDP port {port}: {reason}")]
     Udp {
         /// `quic.listen_port`, or 0
         port: u16,
-        /// What the system says
-        error: io::Error,
+        /// Why, and what to do
+        reason: String,
     },
     /// A proxy cannot listen.
     #[error(transparent)]
@@ -278,6 +278,13 @@ impl Parts {
         for proxy in self.config.proxies.iter().filter(|proxy| proxy.is_served()) {
             tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
         }
+        // The first, Go, FFMesh bound all interfaces: who comes from there would look for the fault elsewhere.
+        if self.listening.iter().any(|address| address.ip().is_loopback()) {
+            tracing::info!(
+                "proxies on a loopback address are reachable from this machine only; \
+                 `local_address` of a proxy, such as 0.0.0.0, opens it to others"
+            );
+        }
     }
 }
 
@@ -293,7 +300,7 @@ struct Bound {
 impl Bound {
     fn bind(config: &Config, state: &StateDir) -> Result<Self, StartError> {
         let port = config.quic.listen_port.unwrap_or(0);
-        let failed = |error| StartError::Udp { port, error };
+        let failed = |error| StartError::Udp { port, reason: explain_udp(config, &error) };
         let udp = Socket::bind(config.quic.listen_address, port).map_err(failed)?;
         let udp_address = udp.local_addr().map_err(failed)?;
         let ingresses = config.proxies.iter().map(Ingress::bind).filter_map(Result::transpose);
@@ -308,6 +315,25 @@ impl Bound {
 impl StartError {
     fn state(state: &StateDir, error: io::Error) -> Self {
         Self::Machine { path: state.path().to_owned(), error }
+    }
+}
+
+fn explain_udp(config: &Config, error: &io::Error) -> String {
+    let port = config.quic.listen_port.unwrap_or(0);
+    match (error.kind(), config.quic.listen_address) {
+        (io::ErrorKind::AddrInUse, _) => {
+            let holder = holder::of_udp_port(port).unwrap_or_else(|| "another program".to_owned());
+            format!("{holder} holds it; choose another quic.listen_port, or stop it")
+        }
+        (io::ErrorKind::AddrNotAvailable, Some(address)) => {
+            format!(
+                "{address} is no address of this machine; choose another quic.listen_address, or leave it out"
+            )
+        }
+        (io::ErrorKind::PermissionDenied, _) if (1..1024).contains(&port) => {
+            format!("{error}; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -352,4 +378,29 @@ fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {
     let identity = credentials.identity();
     let relay = (identity.relay && config.mesh.transit).then_some(Capability::Relay);
     relay.into_iter().chain(identity.issuer.then_some(Capability::Issuer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Quic;
+
+    #[test]
+    fn a_udp_port_that_cannot_be_bound_is_explained_by_its_cause() {
+        let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let quic =
+            Quic { listen_port: Some(port), listen_address: "192.0.2.1".parse().ok(), ..Quic::default() };
+        let config = Config { quic, ..Config::default() };
+        let said = |kind: io::ErrorKind| explain_udp(&config, &kind.into());
+        let taken = said(io::ErrorKind::AddrInUse);
+        assert!(taken.ends_with("holds it; choose another quic.listen_port, or stop it"), "{taken}");
+        #[cfg(target_os = "linux")]
+        assert!(taken.contains(&format!("(process {})", std::process::id())), "{taken}");
+        let elsewhere = said(io::ErrorKind::AddrNotAvailable);
+        assert!(elsewhere.starts_with("192.0.2.1 is no address of this machine"), "{elsewhere}");
+        assert!(!said(io::ErrorKind::PermissionDenied).contains("1024"), "{port} is none of the low ports");
+        let low = Config { quic: Quic { listen_port: Some(443), ..Quic::default() }, ..Config::default() };
+        assert!(explain_udp(&low, &io::ErrorKind::PermissionDenied.into()).contains("ports below 1024"));
+    }
 }
