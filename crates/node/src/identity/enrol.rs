@@ -94,6 +94,10 @@ pub(super) enum RefusalReason {
     Malformed,
     ClockSkew,
     Busy,
+    /// A renewal came too early; the certificate that the node has is good.
+    NotDue,
+    /// The certificate to be renewed has ended.
+    Expired,
     Unavailable,
     #[serde(other)]
     Other,
@@ -110,6 +114,8 @@ impl RefusalReason {
             Self::Malformed => "malformed",
             Self::ClockSkew => "clock_skew",
             Self::Busy => "busy",
+            Self::NotDue => "not_due",
+            Self::Expired => "expired",
             Self::Unavailable => "unavailable",
             Self::Other => "other",
         }
