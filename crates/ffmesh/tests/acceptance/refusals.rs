@@ -114,12 +114,18 @@ fn a_node_never_dials_its_own_listeners() {
 /// Connects through the client's proxy, with first bytes or without, and returns when the reset came.
 fn time_of_reset(pair: &Pair, proxy: &str, speaks: bool) -> Duration {
     let address = pair.proxy(proxy);
-    let conn = pair.client.net().inside(|| Conn::open(&address)).unwrap();
-    if speaks {
-        // The reset may be faster.
-        let _ = conn.send(b"GET / HTTP/1.0\r\n\r\n");
-    }
-    let (end, time) = conn.timed_end();
+    let (end, time) = if speaks {
+        let start = Instant::now();
+        let end = pair.client.net().connect(&address).map(|conn| {
+            let _ = conn.send(b"GET / HTTP/1.0\r\n\r\n"); // the reset may be faster
+            conn.end()
+        });
+        let end =
+            end.or_else(|e| if e.kind() == ErrorKind::ConnectionReset { Ok(End::Reset) } else { Err(e) });
+        (end.unwrap(), start.elapsed())
+    } else {
+        pair.client.net().timed_end_of(&address).unwrap()
+    };
     assert_eq!(end, End::Reset, "{proxy}: the client must see a failure, not an empty reply");
     time
 }
