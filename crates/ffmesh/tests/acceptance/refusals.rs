@@ -1,10 +1,11 @@
 //! What a client sees when its target can't be reached, how soon, and what the nodes say about it.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use ffmesh_api::Role;
 use ffmesh_core::reason::Reason;
-use ffmesh_lab::{Conn, End, once_within};
+use ffmesh_lab::{End, once_within};
 
 use crate::pair::{Family, Pair, SERVER, Setup, UNKNOWN, proxy};
 use crate::transfer::over_each_family;
