@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Route;
 use crate::clock;
+use crate::identity::KeyHash;
 use crate::link::Link;
 use crate::socket::{Hop, Labels, SlotAddr};
 
@@ -95,6 +96,8 @@ pub struct Origin {
     pub node: NodeId,
     /// That node's boot epoch
     pub epoch: u64,
+    /// That node's key, as it proved on its link
+    pub key: KeyHash,
 }
 
 pub(super) struct Circuits {
@@ -135,7 +138,7 @@ impl Circuits {
             return;
         };
         let id = rand::random();
-        let inbound = self.labels.accept_from(address, to);
+        let inbound = self.labels.accept_from(address, to, link.serial());
         link.send(Message::CircuitOpen(CircuitOpen {
             circuit: id,
             route: route.nodes.clone(),
@@ -168,7 +171,8 @@ impl Circuits {
             inbound: opening.inbound,
             outbound,
         };
-        self.labels.point(circuit.slot, Hop { to, from: link.local_ip(), label: outbound });
+        self.labels
+            .point(circuit.slot, Hop { to, from: link.local_ip(), label: outbound, link: link.serial() });
         self.open.insert(circuit.id, circuit.clone());
         if opening.answer.send(Ok(circuit.clone())).is_err() {
             self.close(Some(link), &circuit); // nobody waits for it any more
@@ -191,7 +195,7 @@ impl Circuits {
     pub(super) fn on_open(&mut self, link: &Link, open: &CircuitOpen) {
         let origin = link.node().clone();
         let refuse = |reason: &str| {
-            tracing::warn!(peer = %origin, "circuit refused: {reason}");
+            tracing::debug!(peer = %origin, "circuit refused: {reason}"); // who asked says more
             link.send(Message::CircuitAck(CircuitAck {
                 origin: open.route[0].clone(),
                 circuit: open.circuit,
@@ -204,6 +208,9 @@ impl Circuits {
         }
         if open.slot >= SLOTS {
             return refuse("no such slot");
+        }
+        if self.by_slot.len() >= MAX_CIRCUITS {
+            self.forget_unused();
         }
         if self.by_slot.len() >= MAX_CIRCUITS {
             return refuse("all circuits are in use");
@@ -229,10 +236,11 @@ impl Circuits {
         }));
         let Some(session) = sessions.back_mut() else { return };
         let (slot, ending) = session.slots.entry(open.slot).or_insert_with(|| (self.labels.new_slot(), None));
-        self.by_slot.insert(*slot, Origin { node: origin.clone(), epoch: session.epoch });
+        self.by_slot
+            .insert(*slot, Origin { node: origin.clone(), epoch: session.epoch, key: link.peer().key });
         forget(&self.labels, *slot, ending.take());
-        let inbound = self.labels.accept_from(*slot, to);
-        self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label });
+        let inbound = self.labels.accept_from(*slot, to, link.serial());
+        self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label, link: link.serial() });
         *ending = Some(Ending { link: link.serial(), id: open.circuit, inbound, outbound: open.label });
         link.send(Message::CircuitAck(CircuitAck {
             origin,
@@ -240,6 +248,22 @@ impl Circuits {
             label: Some(inbound),
             reason: None,
         }));
+    }
+
+    /// Forgets the slots that no circuit ends at: their sessions wait for a route, which is worth less than new ones.
+    fn forget_unused(&mut self) {
+        for sessions in self.origins.values_mut() {
+            sessions.retain(|session| {
+                let used = session.slots.values().any(|(_, ending)| ending.is_some());
+                if !used {
+                    for (slot, _) in session.slots.values() {
+                        self.by_slot.remove(slot);
+                    }
+                }
+                used
+            });
+        }
+        self.origins.retain(|_, sessions| !sessions.is_empty());
     }
 
     pub(super) fn on_close(&mut self, link: &Link, close: &CircuitClose) {

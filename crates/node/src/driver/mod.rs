@@ -160,10 +160,8 @@ impl State {
             }
             LinkEvent::Message { link, message } => self.on_message(&link, message),
             LinkEvent::Moved { link, old, new } => {
-                if self.is_current(&link) {
-                    tracing::info!(peer = %link.node(), %old, %new, "neighbour's address changed");
-                    self.config.labels.move_neighbor(old, new);
-                }
+                tracing::info!(peer = %link.node(), %old, %new, "neighbour's address changed");
+                self.config.labels.move_link(link.serial(), new);
             }
             LinkEvent::Down { link, reason, orderly } => self.on_down(&link, reason, orderly),
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ffmesh_core::id::NodeId;
 use jiff::Timestamp;
 
+use crate::identity::KeyHash;
 use crate::link::Link;
 
 /// A sequence of nodes from this node to another, both included.
@@ -51,6 +52,11 @@ impl RoutingTable {
     /// The boot epoch of a node, while it is known.
     pub fn epoch(&self, node: &NodeId) -> Option<u64> {
         self.neighbors.get(node).map(Link::epoch)
+    }
+
+    /// The key of a node, as it proved on its link.
+    pub fn key(&self, node: &NodeId) -> Option<KeyHash> {
+        self.neighbors.get(node).map(|link| link.peer().key)
     }
 
     /// Whether the node has been met or is in the configuration.

@@ -28,7 +28,7 @@ use crate::session::Session;
 /// First read of a direction; a full read makes the next one larger.
 const MIN_READ: usize = 4 << 10;
 /// Largest read.
-const MAX_READ: usize = 128 << 10;
+pub(super) const MAX_READ: usize = 128 << 10;
 /// Chunks of a stream that one write hands over.
 const MAX_CHUNKS: usize = 64;
 /// How long SYN_ACK_DATA may take: the other node dials for 10 s, and its answer travels.
@@ -128,7 +128,9 @@ impl Carrier<'_> {
                 Ok(n) => {
                     size = next_size(size, n);
                     self.sent(n);
+                    self.flow.unsent(true);
                     send.write_chunk(shrunk(buffer)).await.map_err(|e| write_end(self.session, &e))?;
+                    self.flow.unsent(false);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(local_end(&e)),

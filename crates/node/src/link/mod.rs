@@ -44,6 +44,8 @@ pub mod code {
     pub const PROTOCOL: u32 = 3;
     /// The link was refused; the reason says why.
     pub const REFUSED: u32 = 4;
+    /// The certificate that opened it has ended.
+    pub const EXPIRED: u32 = 5;
 }
 
 /// What links need of their node.
@@ -92,7 +94,7 @@ pub enum LinkEvent {
         /// This one
         message: Message,
     },
-    /// The neighbour's address has changed.
+    /// The neighbour has proved to be at another address.
     Moved {
         /// The link
         link: Link,
@@ -125,6 +127,8 @@ struct Inner {
     since: Timestamp,
     connection: Connection,
     outbox: mpsc::Sender<Message>,
+    /// Where the neighbour has proved to be, by its handshake or by an answer to a PING there.
+    address: Mutex<Option<SocketAddr>>,
     vitals: Mutex<Vitals>,
 }
 
@@ -152,6 +156,7 @@ impl Link {
             syn,
             dialled,
             since: Timestamp::now(),
+            address: Mutex::new(current_address(&connection)),
             connection,
             outbox,
             vitals: Mutex::default(),
@@ -189,9 +194,18 @@ impl Link {
         self.0.since
     }
 
-    /// The neighbour's current address, never v4-mapped.
+    /// The neighbour's address, never v4-mapped: the last one that it has proved to be at.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.0.connection.path(PathId::ZERO)?.remote_address().ok().map(ffmesh_udp::canonical)
+        *self.0.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the last packet claimed to come from. Anybody can write an address on a packet.
+    fn claimed_address(&self) -> Option<SocketAddr> {
+        current_address(&self.0.connection)
+    }
+
+    fn set_address(&self, address: SocketAddr) {
+        *self.0.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
     /// This node's address on the link.
@@ -219,4 +233,8 @@ impl Link {
     fn set_vitals(&self, vitals: Vitals) {
         *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
     }
+}
+
+fn current_address(connection: &Connection) -> Option<SocketAddr> {
+    connection.path(PathId::ZERO)?.remote_address().ok().map(ffmesh_udp::canonical)
 }

@@ -1,6 +1,9 @@
 //! Accepting connections: links, sessions and enrolments, each in a task of its own and within limits.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ffmesh_core::wire::{FlowProtocol, Message, SynData, VERSION};
 use noq::{Connection, ConnectionError, Incoming, TransportErrorCode, VarInt};
@@ -16,39 +19,90 @@ use crate::transport::{HANDSHAKE_TIMEOUT, Kind};
 
 /// Handshakes under way at once; more are refused.
 const MAX_HANDSHAKES: usize = 512;
+/// The same from one address. Several nodes behind one NAT dial at once, each several times.
+const MAX_HANDSHAKES_OF_SOURCE: usize = 64;
 /// From here on, who dials must first show that it gets what is sent to its address (RFC 9000, section 8.1.2).
 const RETRY_HANDSHAKES: usize = 64;
 
 /// Accepts until the endpoint is closed.
 pub(super) async fn accept_loop(parts: Arc<Parts>, links: LinkContext) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let joins = Arc::new(Semaphore::new(MAX_JOIN_CONNECTIONS));
+    let permits = |most| Arc::new(Semaphore::new(most));
+    let (for_links, for_sessions, for_joins) =
+        (permits(MAX_HANDSHAKES), permits(MAX_HANDSHAKES), permits(MAX_JOIN_CONNECTIONS));
+    let sources = Arc::new(Sources::default());
     while let Some((incoming, kind)) = parts.transport.accept().await {
+        let from = ffmesh_udp::canonical(incoming.remote_address()).ip();
         let from_outside = !matches!(kind, Kind::Session(_));
         if from_outside && parts.config.quic.listen_port.is_none() {
             incoming.ignore(); // this node only dials out
             continue;
         }
-        let under_way = MAX_HANDSHAKES - handshakes.available_permits();
-        if from_outside && under_way >= RETRY_HANDSHAKES && incoming.may_retry() {
+        // A stranger shows that it gets what is sent to its address before it costs anything; members only under load.
+        let under_way = MAX_HANDSHAKES - for_links.available_permits();
+        if from_outside && (kind == Kind::Join || under_way >= RETRY_HANDSHAKES) && incoming.may_retry() {
             let _ = incoming.retry(); // only fails where a retry is not possible, which was asked
             continue;
         }
-        let permit = match kind {
-            Kind::Join => joins.clone().try_acquire_owned(),
-            Kind::Link | Kind::Session(_) => handshakes.clone().try_acquire_owned(),
+        let semaphore = match kind {
+            Kind::Join => &for_joins,
+            Kind::Link => &for_links,
+            Kind::Session(_) => &for_sessions,
         };
-        let Ok(permit) = permit else {
+        let source = if from_outside { Sources::enter(&sources, from) } else { None };
+        let permit = semaphore.clone().try_acquire_owned();
+        let (Ok(permit), true) = (permit, source.is_some() || !from_outside) else {
             parts.counters.error(ErrorKind::Limit);
-            tracing::warn!(from = %incoming.remote_address(), "connection refused: too many handshakes under way");
+            if parts.repeats.is_news((from, "handshakes")) {
+                tracing::warn!(%from, "connection refused: too many handshakes under way");
+            }
             incoming.refuse();
             continue;
         };
         let (parts, links) = (parts.clone(), links.clone());
         tokio::spawn(async move {
             accept(&parts, &links, incoming, kind).await;
-            drop(permit);
+            drop((permit, source));
         });
+    }
+}
+
+/// Handshakes under way by where they come from, so that one machine does not take all of them.
+#[derive(Debug, Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+/// One handshake of a source.
+#[derive(Debug)]
+struct FromSource {
+    sources: Arc<Sources>,
+    network: IpAddr,
+}
+
+impl Sources {
+    /// Enters a handshake, unless its source has all that it may have. An IPv6 machine has a /64 of addresses.
+    fn enter(this: &Arc<Self>, from: IpAddr) -> Option<FromSource> {
+        let network = match from {
+            IpAddr::V4(_) => from,
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        };
+        let mut counts = this.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(network).or_default();
+        if *count >= MAX_HANDSHAKES_OF_SOURCE {
+            return None;
+        }
+        *count += 1;
+        Some(FromSource { sources: this.clone(), network })
+    }
+}
+
+impl Drop for FromSource {
+    fn drop(&mut self) {
+        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
@@ -134,4 +188,26 @@ pub(super) async fn ask_issuer(
         }
     }
     Err(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_does_not_take_all_handshakes() {
+        let sources = Arc::new(Sources::default());
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut held = Vec::new();
+        for i in 0..MAX_HANDSHAKES_OF_SOURCE {
+            held.push(Sources::enter(&sources, address(&format!("2001:db8::{i:x}"))).unwrap());
+        }
+        assert!(Sources::enter(&sources, address("2001:db8::ffff")).is_none(), "the same /64");
+        assert!(Sources::enter(&sources, address("2001:db8:0:1::1")).is_some());
+        assert!(Sources::enter(&sources, address("192.0.2.1")).is_some());
+        held.pop();
+        assert!(Sources::enter(&sources, address("2001:db8::ffff")).is_some());
+        drop(held);
+        assert!(sources.0.lock().unwrap().is_empty());
+    }
 }

@@ -131,7 +131,7 @@ struct Parts {
     diallers: Vec<Dialler>,
     counters: Arc<Counters>,
     issuer: Option<Arc<Issuer>>,
-    repeats: Repeats,
+    repeats: Arc<Repeats>,
 }
 
 impl Node {
@@ -206,7 +206,7 @@ impl Node {
             diallers: Dialler::for_upstreams(&config.quic.upstreams),
             counters,
             issuer,
-            repeats: Repeats::default(),
+            repeats: Arc::default(),
             state,
             config,
         });
@@ -344,6 +344,7 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
         egress,
         issuer: parts.issuer.clone(),
         counters: parts.counters.clone(),
+        repeats: parts.repeats.clone(),
     };
     let mut served = JoinSet::new();
     while let Some(session) = sessions.recv().await {

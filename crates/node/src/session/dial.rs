@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
+use noq::VarInt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -91,7 +92,10 @@ impl Sessions {
         let no_route = |detail: String| SessionError { reason: Reason::NoRoute, detail };
         let id: u64 = rand::random();
         let slot = self.context.labels.new_slot();
-        let epoch = self.table.borrow().epoch(node);
+        let (epoch, key) = {
+            let table = self.table.borrow();
+            (table.epoch(node), table.key(node))
+        };
         let circuit = self.context.driver.open_circuit(route, id, FIRST_SLOT, slot).await;
         let circuit = circuit.map_err(|e| no_route(format!("no circuit to {node}: {e}")))?;
         let handshake = async {
@@ -104,12 +108,16 @@ impl Sessions {
                 .map_err(|e| end_text(&e))?;
             let mesh = self.context.credentials.mesh();
             let peer = PeerIdentity::of(&connection, &mesh).map_err(|e| e.to_string())?;
+            if key.is_some_and(|key| peer.key != key) {
+                connection.close(VarInt::from_u32(Reason::Denied.code()), b"another key than on the link");
+                return Err(format!("it came with the key {}, and on its link with another", peer.key));
+            }
             Ok::<_, String>((connection, peer))
         };
         match handshake.await {
             Ok((connection, peer)) => {
                 let dialled = Dialled { id, circuit: Mutex::new(Some(circuit)) };
-                Ok(Session::new(connection, peer, epoch, slot, Some(dialled)))
+                Ok(Session::new(connection, peer, epoch, slot, Some(dialled), self.place(node).opens.clone()))
             }
             Err(e) => {
                 self.context.driver.close_circuit(circuit).await;

@@ -9,6 +9,7 @@
 //!
 //! A session outlives the links that its packets take: with no route left it waits for `mesh.hold`.
 
+mod bucket;
 mod dial;
 mod supervise;
 mod upkeep;
@@ -21,14 +22,20 @@ use std::time::Duration;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use noq::{Connection, ConnectionError, Incoming, VarInt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
+
+use bucket::Bucket;
 
 use crate::driver::{Circuit, Driver, Origin, RoutingTable};
 use crate::identity::{Credentials, PeerIdentity};
 use crate::socket::{Labels, SlotAddr};
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 
+/// Sessions that one node may have open with this one: the current, one retired, one that takes over.
+const MAX_SESSIONS: usize = 3;
+/// Echoes of one session at once.
+const MAX_ECHOES: usize = 16;
 /// The slot that this version uses: the best route.
 const FIRST_SLOT: u8 = 0;
 
@@ -79,6 +86,8 @@ struct Inner {
     retired: watch::Sender<bool>,
     /// Why this node closed it.
     closed: OnceLock<(Reason, &'static str)>,
+    opens: Arc<Mutex<Bucket>>,
+    echoes: Semaphore,
 }
 
 #[derive(Debug)]
@@ -96,6 +105,7 @@ impl Session {
         epoch: Option<u64>,
         slot: SlotAddr,
         dialled: Option<Dialled>,
+        opens: Arc<Mutex<Bucket>>,
     ) -> Self {
         Self(Arc::new(Inner {
             peer,
@@ -106,6 +116,8 @@ impl Session {
             flows: AtomicU64::new(0),
             retired: watch::Sender::new(false),
             closed: OnceLock::new(),
+            opens,
+            echoes: Semaphore::new(MAX_ECHOES),
         }))
     }
 
@@ -128,6 +140,16 @@ impl Session {
     pub fn flow(&self) -> FlowOfSession {
         self.0.flows.fetch_add(1, Ordering::Relaxed);
         FlowOfSession(self.clone())
+    }
+
+    /// Takes one of the streams that its node may open a second.
+    pub fn take_open(&self) -> bool {
+        lock(&self.0.opens).take()
+    }
+
+    /// Leave to echo, for as long as the permit lives.
+    pub fn echo_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.echoes.try_acquire().ok()
     }
 
     /// Ends it, and with it its flows, for this reason on both nodes.
@@ -187,6 +209,10 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Place {
     current: Mutex<Option<Session>>,
+    /// All that are open, oldest first: the current one, and retired ones that still have flows.
+    open: Mutex<Vec<Session>>,
+    /// What the node may open a second, over all its sessions.
+    opens: Arc<Mutex<Bucket>>,
     /// The dial under way, which all who wait for the session share.
     dial: Mutex<Option<dial::Outcome>>,
 }
@@ -215,7 +241,7 @@ impl Sessions {
 
     /// Accepts a session that another node dials, and serves it.
     pub async fn accept(&self, incoming: Incoming, slot: SlotAddr) -> Result<(), String> {
-        let Some(Origin { node, epoch }) = self.context.driver.origin(slot).await else {
+        let Some(Origin { node, epoch, key }) = self.context.driver.origin(slot).await else {
             incoming.ignore();
             return Err("the circuit it came by is gone".to_owned());
         };
@@ -227,19 +253,20 @@ impl Sessions {
             .map_err(|e| format!("session of {node}: {}", end_text(&e)))?;
         let peer =
             PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
-        if peer.id != node {
+        if peer.id != node || peer.key != key {
             connection
                 .close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
-            return Err(format!("{} came by a circuit of {node}", peer.id));
+            return Err(format!("{} came by a circuit of {node}, whose key is {key}", peer.id));
         }
-        self.enter(Session::new(connection, peer, Some(epoch), slot, None));
+        let opens = self.place(&node).opens.clone();
+        self.enter(Session::new(connection, peer, Some(epoch), slot, None, opens));
         Ok(())
     }
 
     /// Ends all of them.
     pub fn close(&self, reason: Reason, text: &'static str) {
         let places: Vec<_> = self.lock().values().cloned().collect();
-        for session in places.iter().filter_map(|place| lock(&place.current).clone()) {
+        for session in places.iter().flat_map(|place| lock(&place.open).clone()) {
             session.close(reason, text);
         }
     }
@@ -275,6 +302,15 @@ impl Sessions {
             let retired = if takes_over { current.replace(session.clone()) } else { Some(session.clone()) };
             if let Some(retired) = retired {
                 retired.0.retired.send_replace(true);
+            }
+            let mut open = lock(&place.open);
+            open.retain(Session::is_open);
+            open.push(session.clone());
+            if open.len() > MAX_SESSIONS {
+                let current = current.as_ref().map(|current| Arc::as_ptr(&current.0));
+                if let Some(oldest) = open.iter().find(|open| Some(Arc::as_ptr(&open.0)) != current) {
+                    oldest.close(Reason::Limit, "too many sessions with one node");
+                }
             }
         }
         tracing::info!(peer = %session.peer().id, dialled = session.dialled(), "session open");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ffmesh_core::reason::Reason;
 use noq::PathId;
@@ -14,7 +15,10 @@ use crate::clock;
 use crate::driver::{Route, RoutingTable};
 
 /// How often a retired session looks whether its flows have ended.
-const RETIRED_LOOK: std::time::Duration = std::time::Duration::from_secs(3);
+const RETIRED_LOOK: Duration = Duration::from_secs(3);
+
+/// How long the circuit of a session that has ended stays.
+const CIRCUIT_LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a session to its end.
 pub(super) async fn supervise(
@@ -81,6 +85,8 @@ pub(super) async fn supervise(
     tracing::info!(peer = %node, "session closed: {why}");
     let circuit = session.0.dialled.as_ref().and_then(|dialled| lock(&dialled.circuit).take());
     if let Some(circuit) = circuit {
+        // The packet that tells of the end travels over it.
+        tokio::time::sleep(CIRCUIT_LINGER).await;
         context.driver.close_circuit(circuit).await;
     }
 }

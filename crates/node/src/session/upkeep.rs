@@ -67,14 +67,16 @@ impl Upkeep {
         }
         let since = |was: Option<Time>, is: bool| is.then(|| was.unwrap_or(now));
         self.routeless_since = since(self.routeless_since, !facts.has_route);
-        self.idle_since = since(self.idle_since, facts.is_idle && facts.dialled);
+        self.idle_since = since(self.idle_since, facts.is_idle);
         self.unpointed_since = since(self.unpointed_since, facts.has_route && !facts.is_pointed);
         if self.unpointed_since.is_none() {
             self.point_at = None;
         }
+        // Its dialler ends it; the other node helps where the dialler does not.
+        let linger = if facts.dialled { RETIRED_LINGER } else { RETIRED_LINGER * 2 };
         let ends = [
             (self.routeless_since, self.hold, Step::CloseRouteless),
-            (self.idle_since, RETIRED_LINGER, Step::CloseRetired),
+            (self.idle_since, linger, Step::CloseRetired),
             (self.unpointed_since.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
         ];
         let mut wake: Option<Time> = None;
@@ -157,12 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_session_ends_after_its_last_flow_and_by_its_dialler_only() {
+    fn a_retired_session_ends_after_its_last_flow_and_by_its_dialler_first() {
         let idle = Facts { is_idle: true, ..healthy() };
         let mut upkeep = Upkeep::new(HOLD);
         assert_eq!(upkeep.step(at(0), idle), Step::Wait(Some(at(30))));
         assert_eq!(upkeep.step(at(30), idle), Step::CloseRetired);
-        assert_eq!(Upkeep::new(HOLD).step(at(0), Facts { dialled: false, ..idle }), Step::Wait(None));
+        let accepted = Facts { dialled: false, ..idle };
+        assert_eq!(Upkeep::new(HOLD).step(at(0), accepted), Step::Wait(Some(at(60))));
     }
 
     proptest! {

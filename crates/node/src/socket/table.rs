@@ -44,12 +44,16 @@ pub struct Hop {
     pub from: Option<IpAddr>,
     /// The label that the neighbour accepts
     pub label: Label,
+    /// Serial of the link to it
+    pub link: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Accept {
     slot: SlotAddr,
     from: SocketAddr,
+    /// Serial of the link that the label was agreed over.
+    link: u64,
 }
 
 /// The tables behind [`Labels`].
@@ -92,13 +96,13 @@ impl Labels {
         SlotAddr(rand::random())
     }
 
-    /// A fresh label that is accepted from `from` for `slot`.
-    pub fn accept_from(&self, slot: SlotAddr, from: SocketAddr) -> Label {
+    /// A fresh label that is accepted from `from`, the other end of a link, for `slot`.
+    pub fn accept_from(&self, slot: SlotAddr, from: SocketAddr, link: u64) -> Label {
         let mut table = self.write();
         loop {
             let label = Label::from_random(rand::random());
             if let Entry::Vacant(entry) = table.accepts.entry(label) {
-                entry.insert(Accept { slot, from: mapped(from) });
+                entry.insert(Accept { slot, from: mapped(from), link });
                 return label;
             }
         }
@@ -142,14 +146,13 @@ impl Labels {
         self.pointed.subscribe()
     }
 
-    /// A neighbour's address has changed: all its labels follow.
-    pub fn move_neighbor(&self, old: SocketAddr, new: SocketAddr) {
-        let (old, new) = (mapped(old), mapped(new));
+    /// The other end of a link has proved a new address: the labels that were agreed over this link follow.
+    pub fn move_link(&self, link: u64, new: SocketAddr) {
         let mut table = self.write();
-        for accept in table.accepts.values_mut().filter(|accept| accept.from == old) {
-            accept.from = new;
+        for accept in table.accepts.values_mut().filter(|accept| accept.link == link) {
+            accept.from = mapped(new);
         }
-        for hop in table.hops.values_mut().filter(|hop| mapped(hop.to) == old) {
+        for hop in table.hops.values_mut().filter(|hop| hop.link == link) {
             hop.to = new;
             hop.from = None; // the link's local address may be another one, too
         }
