@@ -199,6 +199,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods)] // no executor here
     fn many_are_stored_in_one_go_by_and_by() {
         let temp = tempfile::tempdir().unwrap();
         let state = StateDir::at(temp.path());
