@@ -29,6 +29,11 @@ const SERVICES: [(&str, u16); 7] = [
     ("silent", 7010),
 ];
 
+/// Without an access section, names are looked up where a service has them.
+const NAMED: &str = "services:\n  \
+     - { name: by-name, address: \"service.test:7001\" }\n  \
+     - { name: nowhere, address: \"nowhere.invalid:80\" }\n";
+
 /// What the nodes and their clients are reached over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -247,7 +252,7 @@ pub(crate) fn proxy(family: Family, name: &str, port: u16, node: &str, target: &
 
 fn server_yaml(family: Family, setup: &Setup<'_>) -> String {
     let proxies = family.proxies(CLIENT);
-    format!("quic:\n  listen_port: 3334\nproxies:\n{proxies}{}{}", setup.both, setup.server)
+    format!("quic:\n  listen_port: 3334\nproxies:\n{proxies}{NAMED}{}{}", setup.both, setup.server)
 }
 
 fn client_yaml(family: Family, setup: &Setup<'_>) -> String {
@@ -271,7 +276,7 @@ fn client_yaml(family: Family, setup: &Setup<'_>) -> String {
         assert_eq!(name, same);
         yaml += &proxy(family, name, port, node, &target);
     }
-    let _ = write!(yaml, "{}{}{}", setup.proxies, setup.both, setup.client);
+    let _ = write!(yaml, "{}{NAMED}{}{}", setup.proxies, setup.both, setup.client);
     yaml
 }
 

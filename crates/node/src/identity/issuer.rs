@@ -336,7 +336,7 @@ impl Issuer {
             return Err((RefusalReason::Other, message));
         }
         if !own {
-            ledger.check_pace(peer, now, instant)?;
+            ledger.check_pace(peer, instant)?;
         }
         let key = public_key(request.csr())?;
         if key_hash(&key) != peer.key {
@@ -350,6 +350,16 @@ impl Issuer {
             }
             known => known,
         };
+        // A session outlives the certificate that it began with, which may have been renewed since.
+        let ends = known.as_ref().map_or(peer.expires, |known| known.expires.max(peer.expires));
+        if !own && ends <= now {
+            let message = format!(
+                "the certificate of {} ended at {}: join again with a token for the node",
+                peer.id,
+                ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+            );
+            return Err((RefusalReason::Expired, message));
+        }
         let grant = match known {
             Some(known) => Grant {
                 node: peer.id.clone(),
@@ -451,17 +461,8 @@ impl Ledger {
             && self.all.take(REQUESTS_PER_SECOND, REQUEST_BURST, now)
     }
 
-    /// Refuses the renewal of a certificate that has ended, and one that comes too soon after the last.
-    fn check_pace(&mut self, peer: &PeerIdentity, now: Timestamp, instant: Instant) -> Result<(), Refused> {
-        // A session outlives the certificate that it began with.
-        if peer.expires <= now {
-            let message = format!(
-                "the presented certificate ended at {}: connect with the present one, or join again with a token for \
-                 the node",
-                peer.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
-            );
-            return Err((RefusalReason::Expired, message));
-        }
+    /// Refuses a renewal that comes too soon after the last.
+    fn check_pace(&mut self, peer: &PeerIdentity, instant: Instant) -> Result<(), Refused> {
         let interval = RENEWAL_INTERVAL.min(life(peer) / RENEWAL_PART);
         let since = |last: &Instant| instant.saturating_duration_since(*last);
         if self.renewed.get(&peer.id).is_some_and(|last| since(last) < interval) {
