@@ -10,6 +10,7 @@
 //! - [`policy`]: what may be dialled through a node, and by whom
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
+//! - [`text`]: what others wrote, made fit to be shown
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
 
 pub mod id;
@@ -18,5 +19,6 @@ pub mod neighbor;
 pub mod policy;
 pub mod reason;
 pub mod target;
+pub mod text;
 pub mod time;
 pub mod wire;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
+use ffmesh_core::text::escape;
 use ffmesh_node::admin::{FLOW_HEADER, NC_PROTOCOL};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::failure::{Failure, Outcome};
-use crate::format::{escape, shell_word};
+use crate::format::shell_word;
 use crate::place::Node;
 
 /// How long a node may take to answer. Its slowest answer, a ping, takes 5 s; opening a flow 10 s.
@@ -149,6 +150,13 @@ impl<'a> Client<'a> {
     async fn connect(&self) -> Outcome<SendRequest<Full<Bytes>>> {
         let path = self.node.state.admin_socket();
         let stream = UnixStream::connect(&path).await.map_err(|error| self.unreachable(&error))?;
+        let uid = stream.peer_cred().map_err(|error| self.unreachable(&error))?.uid();
+        if !self.node.state.may_be_node(uid) {
+            return Err(Failure::failed(format!(
+                "what answers at {} runs as the user {uid}, and is not asked: a node runs as you or as root",
+                path.display()
+            )));
+        }
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // Its error is that of the request as well.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ffmesh_core::text::escape;
+
 /// Why a command failed: a message that says what failed, why, and what to do next, over as many lines as it
 /// takes. What comes from a peer in it is escaped by whoever puts it there.
 #[derive(Debug)]
@@ -34,6 +36,12 @@ impl Failure {
         self.status
     }
 
+    /// What to tell, line by line fit for a terminal, should somebody have forgotten to escape a peer's words.
+    pub(crate) fn printable(&self) -> String {
+        let lines: Vec<_> = self.message.lines().map(escape).collect();
+        lines.join("\n")
+    }
+
     /// What to tell; empty when the output has said it.
     pub(crate) fn message(&self) -> &str {
         &self.message
@@ -49,5 +57,16 @@ impl From<std::io::Error> for Failure {
 impl From<ffmesh_node::identity::IdentityError> for Failure {
     fn from(error: ffmesh_node::identity::IdentityError) -> Self {
         Self::failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_lines_carry_nothing_that_acts_on_a_terminal() {
+        let failure = Failure::failed("first\n  a\u{1b}]0;x\u{7}\u{9b}\u{202e}\n");
+        assert_eq!(failure.printable(), "first\n  a\\u{1b}]0;x\\u{7}\\u{9b}\\u{202e}");
     }
 }

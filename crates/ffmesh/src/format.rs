@@ -1,6 +1,5 @@
 //! Numbers and texts as people read them, and durations as they write them.
 
-use std::fmt::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -113,39 +112,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(total))
 }
 
-/// A text of someone else, fit for a terminal: control characters and those that turn the direction of writing
-/// become `\u{1b}`.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    // Writing to a string does not fail.
-    let _ = Escaping(&mut escaped).write_str(text);
-    escaped
-}
-
-/// Writes what is written to it with [`escape`].
-pub(crate) struct Escaping<'a>(pub(crate) &'a mut dyn Write);
-
-impl Write for Escaping<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.find(is_unfit) {
-            self.0.write_str(&rest[..at])?;
-            let mut tail = rest[at..].chars();
-            if let Some(c) = tail.next() {
-                write!(self.0, "{}", c.escape_unicode())?;
-            }
-            rest = tail.as_str();
-        }
-        self.0.write_str(rest)
-    }
-}
-
-/// Whether a character can do something to a terminal other than to appear on it.
-pub(crate) fn is_unfit(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
 /// A word for the shell: quoted when it needs to be.
 pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+[]".contains(c);
@@ -214,12 +180,6 @@ mod tests {
         {
             assert!(parse_duration(text).is_err(), "{text:?} was accepted");
         }
-    }
-
-    #[test]
-    fn nothing_reaches_the_terminal_but_text() {
-        assert_eq!(escape("plain 主节点"), "plain 主节点");
-        assert_eq!(escape("a\x1b[31m\nb\u{9b}\u{202e}"), "a\\u{1b}[31m\\u{a}b\\u{9b}\\u{202e}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
+use ffmesh_core::text::Escaping;
 use ffmesh_node::config::LogFormat;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
@@ -11,7 +12,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::{Failure, Outcome};
-use crate::format::Escaping;
 use crate::output;
 
 /// Variable that overrides `log.level`, in the syntax of `--log-level`.
@@ -33,13 +33,33 @@ pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let started = match format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Json => {
+            let layer = layer.json().flatten_event(true).with_writer(|| FitJson(io::stderr()));
+            registry.with(layer).try_init()
+        }
         LogFormat::Text => {
             let colour = io::stderr().is_terminal() && output::colour_wanted();
             registry.with(layer.with_target(false).with_ansi(colour).fmt_fields(fields())).try_init()
         }
     };
     started.map_err(|error| Failure::failed(format!("logging cannot be started: {error}")))
+}
+
+/// Writes lines of JSON, with everything escaped that JSON would let through to a terminal. Each line comes in one
+/// piece.
+struct FitJson<W>(W);
+
+impl<W: io::Write> io::Write for FitJson<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        self.0.write_all((output::fit_json(line) + end).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A bare level is for FFMesh; what the libraries have to say below a warning is for their authors.
@@ -115,6 +135,28 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1, "{line:?}");
         assert!(line.ends_with('\n') && !line.contains('\x1b'), "{line:?}");
         assert!(line.contains("name=x\\u{a}2026"), "{line:?}");
+    }
+
+    #[test]
+    fn json_lines_carry_nothing_that_acts_on_a_terminal() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || FitJson(writer.clone()));
+        let subscriber = tracing_subscriber::registry().with(filter("info").unwrap()).with(layer);
+        let evil = "x\n\u{9b}31m\u{202e}主";
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!(target: "ffmesh", "peer", id = %evil);
+            let _in = span.enter();
+            tracing::info!(target: "ffmesh", name = %evil, "said");
+        });
+        let lines = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let line = lines.strip_suffix('\n').unwrap();
+        assert!(!line.contains(ffmesh_core::text::is_unfit), "{line:?}");
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&value["name"], &value["span"]["id"]), (&evil.into(), &evil.into()));
     }
 
     #[test]

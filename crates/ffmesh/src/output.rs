@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use ffmesh_core::text::{escape, is_unfit};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
-use crate::format;
 
 /// Whether what is written to stdout may be coloured: a terminal that can do it, and no `NO_COLOR`
 /// (<https://no-color.org>).
@@ -67,12 +67,12 @@ pub(crate) fn error(failure: &Failure) {
     }
     let label =
         if io::stderr().is_terminal() && colour_wanted() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-    remark(&format!("{label} {}", failure.message()));
+    remark(&format!("{label} {}", failure.printable()));
 }
 
 /// A cell with someone else's text.
 pub(crate) fn cell(text: impl AsRef<str>) -> Cell {
-    Cell::new(format::escape(text.as_ref()))
+    Cell::new(escape(text.as_ref()))
 }
 
 /// A column: its name, and the side that its cells stand on.
@@ -132,10 +132,10 @@ pub(crate) fn draw(header: &[Column], rows: Vec<Vec<Cell>>) -> String {
 }
 
 /// JSON escapes control characters below U+0020 only; the others stand in its strings and nowhere else.
-fn fit_json(json: &str) -> String {
+pub(crate) fn fit_json(json: &str) -> String {
     let mut fit = String::with_capacity(json.len());
     for c in json.chars() {
-        if format::is_unfit(c) {
+        if is_unfit(c) {
             let _ = write!(fit, "\\u{:04x}", u32::from(c));
         } else {
             fit.push(c);

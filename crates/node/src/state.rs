@@ -49,6 +49,26 @@ pub enum StateError {
         /// The file
         path: PathBuf,
     },
+    /// The directory belongs to another user.
+    #[error(
+        "{0} belongs to the user {owner}, and this runs as the user {uid}: run it as that one (`sudo -u '#{owner}' \
+         ffmesh ...`), or give the directory away with `chown -R {uid} {0}`",
+        path.display()
+    )]
+    Foreign {
+        /// The directory
+        path: PathBuf,
+        /// Its user
+        owner: u32,
+        /// The effective user of this process
+        uid: u32,
+    },
+    /// Other users can put files into the directory.
+    #[error("{0} can be written by other users, who could replace the keys in it: run `chmod go-w {0}`", path.display())]
+    Open {
+        /// The directory
+        path: PathBuf,
+    },
     /// Another process holds the directory.
     #[error(
         "another node{holder} is using {}: stop it first, or give this one its own directory with --state-dir",
@@ -80,7 +100,7 @@ impl StateDir {
         match chosen {
             Some(path) => Self::at(path),
             None => Self::at(&default_path(
-                effective_uid() == Some(0),
+                effective_uid() == 0,
                 std::env::var_os("XDG_STATE_HOME").as_deref(),
                 std::env::home_dir(),
                 id,
@@ -113,23 +133,45 @@ impl StateDir {
     /// Makes the directory of [`StateDir::admin_socket`] (0700) and returns the socket's path.
     ///
     /// # Errors
-    /// When it cannot be made, or belongs to another user: a socket there could be swapped.
+    /// When it cannot be made, or another user can write there: the socket could be swapped.
     pub fn prepare_admin_socket(&self) -> Result<PathBuf, StateError> {
         let socket = self.admin_socket();
         if let Some(dir) = socket.parent() {
             create_private_dir(dir)?;
             let meta = fs::symlink_metadata(dir).map_err(|e| io_error("read", dir, e))?;
-            if effective_uid().is_some_and(|uid| uid != meta.uid()) || !meta.is_dir() {
-                let source = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user");
-                return Err(io_error("use", dir, source));
+            if !meta.is_dir() {
+                return Err(io_error("use", dir, io::ErrorKind::NotADirectory.into()));
             }
+            check_owner(dir, &meta, effective_uid())?;
         }
         Ok(socket)
     }
 
     /// Makes the directory and its parents (0700) where they are missing.
+    ///
+    /// # Errors
+    /// See also [`StateDir::check`].
     pub fn create(&self) -> Result<(), StateError> {
-        create_private_dir(&self.path)
+        create_private_dir(&self.path)?;
+        self.check()
+    }
+
+    /// Whether the directory, where it exists, belongs to this process's user and nobody else can write there: who
+    /// can, replaces keys.
+    pub fn check(&self) -> Result<(), StateError> {
+        match fs::metadata(&self.path) {
+            Ok(meta) => check_owner(&self.path, &meta, effective_uid()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(io_error("read", &self.path, e)),
+        }
+    }
+
+    /// Whether a process of user `uid` may be the node of this directory: one of this process's user or of root; and
+    /// where this process is root's, one of the directory's owner.
+    pub fn may_be_node(&self, uid: u32) -> bool {
+        let own = effective_uid();
+        let owner = || fs::metadata(&self.path).is_ok_and(|meta| meta.uid() == uid);
+        uid == own || uid == 0 || (own == 0 && owner())
     }
 
     /// Takes the directory for this process. Two running nodes must not share one.
@@ -206,8 +248,9 @@ impl StateDir {
         }
     }
 
-    /// Like [`StateDir::read`], but refuses a file that other users can read or write.
+    /// Like [`StateDir::read`], but refuses a file that other users can read or write, or could have put there.
     pub(crate) fn read_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.check()?;
         let path = self.path.join(name);
         match fs::metadata(&path) {
             Ok(meta) if meta.permissions().mode() & 0o077 != 0 => Err(StateError::Exposed { path }),
@@ -268,26 +311,32 @@ fn default_path(
 
 /// Root's runtime directory is the same in every shell: `sudo` keeps the `XDG_RUNTIME_DIR` of whoever called it, and
 /// the node and the command line would look in different places.
-fn runtime_dir(uid: Option<u32>, xdg_runtime: Option<&OsStr>) -> PathBuf {
-    let own = uid.map_or_else(|| "self".to_owned(), |uid| uid.to_string());
-    let usual = PathBuf::from(format!("/run/user/{own}"));
+fn runtime_dir(uid: u32, xdg_runtime: Option<&OsStr>) -> PathBuf {
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
     // A hashed name takes 22 bytes more.
     let fits = |path: &Path| path.as_os_str().len() + "/ffmesh/".len() + 21 <= MAX_UNIX_PATH_LEN;
     match xdg_runtime.map(Path::new).filter(|path| path.is_absolute() && fits(path)) {
-        _ if uid == Some(0) => PathBuf::from("/run/ffmesh"),
+        _ if uid == 0 => PathBuf::from("/run/ffmesh"),
         Some(xdg) => xdg.join("ffmesh"),
         None if usual.is_dir() => usual.join("ffmesh"),
-        None => PathBuf::from(format!("/tmp/ffmesh-{own}")),
+        None => PathBuf::from(format!("/tmp/ffmesh-{uid}")),
     }
 }
 
-/// The user that this process acts as. `geteuid` would need unsafe code; what procfs shows is the same.
-fn effective_uid() -> Option<u32> {
-    if let Ok(meta) = fs::metadata("/proc/self") {
-        return Some(meta.uid());
+/// The user that this process acts as. The owner of `/proc/self` would be root under file capabilities.
+fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether only user `uid` can put files into the directory.
+fn check_owner(path: &Path, meta: &fs::Metadata, uid: u32) -> Result<(), StateError> {
+    if meta.uid() != uid {
+        return Err(StateError::Foreign { path: path.to_owned(), owner: meta.uid(), uid });
     }
-    let output = std::process::Command::new("id").arg("-u").output().ok()?;
-    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    if meta.mode() & 0o022 != 0 {
+        return Err(StateError::Open { path: path.to_owned() });
+    }
+    Ok(())
 }
 
 fn create_private_dir(path: &Path) -> Result<(), StateError> {
@@ -356,8 +405,8 @@ mod tests {
         let other = StateDir::at(&PathBuf::from(format!("/var/{}", "e".repeat(120))));
         assert!(long.admin_socket().as_os_str().len() <= MAX_UNIX_PATH_LEN);
         assert_ne!(long.admin_socket(), other.admin_socket());
-        assert_eq!(runtime_dir(Some(0), Some(OsStr::new("/run/user/7"))), Path::new("/run/ffmesh"));
-        assert_eq!(runtime_dir(Some(7), Some(OsStr::new("/r"))), Path::new("/r/ffmesh"));
+        assert_eq!(runtime_dir(0, Some(OsStr::new("/run/user/7"))), Path::new("/run/ffmesh"));
+        assert_eq!(runtime_dir(7, Some(OsStr::new("/r"))), Path::new("/r/ffmesh"));
     }
 
     #[test]
@@ -381,6 +430,34 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let error = state.read_secret("node.key").unwrap_err().to_string();
         assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused_with_the_command_to_run() {
+        let (_temp, state) = dir();
+        state.create().unwrap();
+        for mode in [0o770, 0o707, 0o1777] {
+            fs::set_permissions(state.path(), fs::Permissions::from_mode(mode)).unwrap();
+            for error in [state.lock().err(), state.create().err(), state.read_secret("node.key").err()] {
+                let error = error.unwrap().to_string();
+                assert!(error.contains(&format!("chmod go-w {}", state.path().display())), "{error}");
+            }
+        }
+        fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_refused_with_the_command_to_run() {
+        let (_temp, state) = dir();
+        state.create().unwrap();
+        let meta = fs::metadata(state.path()).unwrap();
+        check_owner(state.path(), &meta, meta.uid()).unwrap();
+        let other = meta.uid() + 1;
+        let error = check_owner(state.path(), &meta, other).unwrap_err().to_string();
+        assert!(error.contains(&format!("chown -R {other} {}", state.path().display())), "{error}");
+        assert!(state.may_be_node(meta.uid()) && state.may_be_node(0));
+        assert!(!state.may_be_node(other));
     }
 
     #[test]

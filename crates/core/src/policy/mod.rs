@@ -56,6 +56,8 @@ pub struct Service {
     pub name: String,
     /// Where it is.
     pub target: Target,
+    /// The addresses that the name in `target` has now; empty where it is no name, or they are not known yet.
+    pub addresses: Vec<IpAddr>,
     /// Who may use it; `None` means every member.
     pub allow: Option<Vec<Subject>>,
 }
@@ -177,6 +179,36 @@ impl Policy {
         }
     }
 
+    /// Whether `name` may be looked up for `caller`: only where one of its addresses could be allowed, so that nobody
+    /// learns which names this node's resolver knows. `name` is in lower case.
+    pub fn may_resolve(&self, caller: Caller<'_>, name: &str, port: u16) -> Verdict {
+        let of_name =
+            |s: &&Service| matches!(&s.target, Target::Port { host: Host::Name(own), .. } if own == name);
+        let named: Vec<_> = self.services.iter().filter(of_name).collect();
+        let at = |s: &&&Service| matches!(&s.target, Target::Port { port: at, .. } if *at == port);
+        let here: Vec<_> = named.iter().filter(at).map(|service| Found { service, exact: true }).collect();
+        if let Some(denial) = refused_by_all(&here, caller) {
+            return Verdict::Deny(denial);
+        }
+        let Some(rules) = &self.access else {
+            return if is_localhost(name) || !named.is_empty() {
+                Verdict::Allow
+            } else {
+                Verdict::Deny(Denial::NotLocal)
+            };
+        };
+        first_match(rules, caller, |destination, action| {
+            let Destination::Port { hosts, ports } = destination else { return false };
+            ports.contains(port)
+                && match hosts {
+                    Hosts::Any => true,
+                    // The name may have an address in the network that is allowed, or one out of that denied.
+                    Hosts::Net(_) => action == Action::Allow,
+                    Hosts::Name(wanted) => wanted == name,
+                }
+        })
+    }
+
     /// Whether `caller` may dial the Unix stream socket at `path`.
     pub fn decide_unix(&self, caller: Caller<'_>, path: &str) -> Verdict {
         // Components, so that `/run//a.sock` is `/run/a.sock`.
@@ -202,36 +234,46 @@ impl Policy {
         }
     }
 
-    /// The named services that a connection to this address reaches. A service on loopback is taken to be
-    /// behind every loopback address with its port, as its program may listen on all of them and `allow` must
-    /// not be got round by `127.0.0.2`; one whose address is exactly this goes first.
+    /// The named services that a connection to this address reaches. A service on this machine is taken to be behind
+    /// every address of the machine with its port, as its program may listen on all of them and `allow` must not be
+    /// got round by `127.0.0.2`; one whose address is exactly this goes first. So is a name whose addresses are not
+    /// known yet.
     fn services_at(&self, name: Option<&str>, ip: IpAddr, port: u16) -> Vec<Found<'_>> {
-        let mut exact = Vec::new();
+        let mut at_address = Vec::new();
         let mut beside = Vec::new();
         for service in &self.services {
             let Target::Port { host, port: at } = &service.target else { continue };
-            let (same, loopback) = match host {
+            if *at != port {
+                continue;
+            }
+            let addresses = service.addresses.iter().map(|own| address::plain(*own).ip);
+            let (exact, same, local) = match host {
                 Host::Ip(own) => {
                     let own = address::plain(*own).ip;
-                    (own == ip, own.is_loopback())
+                    (own == ip, own == ip, self.own.has(own))
                 }
-                Host::Name(own) => (name == Some(own), is_localhost(own)),
+                Host::Name(own) => (
+                    name == Some(own),
+                    name == Some(own) || addresses.clone().any(|own| own == ip),
+                    service.addresses.is_empty()
+                        || is_localhost(own)
+                        || addresses.clone().any(|own| self.own.has(own)),
+                ),
             };
-            if *at != port {
-            } else if same {
-                exact.push(Found { service, exact: true });
-            } else if loopback && ip.is_loopback() {
+            if same {
+                at_address.push(Found { service, exact });
+            } else if local && self.own.has(ip) {
                 beside.push(Found { service, exact: false });
             }
         }
-        if exact.is_empty() { beside } else { exact }
+        if at_address.is_empty() { beside } else { at_address }
     }
 }
 
 /// A service that a connection would reach.
 struct Found<'a> {
     service: &'a Service,
-    /// It is at the very address or name that was asked for.
+    /// Its target is the very address or name that was asked for.
     exact: bool,
 }
 
@@ -268,16 +310,20 @@ fn is_localhost(name: &str) -> bool {
 }
 
 impl Own {
+    /// Whether a connection to this address stays on this machine. The system takes one to an unspecified address to
+    /// be one to itself.
+    fn has(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || ip.is_unspecified() || self.addresses.iter().any(|a| address::plain(*a).ip == ip)
+    }
+
     /// Whether a TCP connection to this address ends at one of these listeners.
     fn covers(&self, ip: IpAddr, port: u16) -> bool {
         self.listeners.iter().any(|listener| {
             let own = address::plain(listener.ip()).ip;
-            // The system takes a connection to an unspecified address to be one to itself.
-            let local = || ip.is_loopback() || self.addresses.iter().any(|a| address::plain(*a).ip == ip);
             listener.port() == port
                 && (own == ip
                     || ip.is_unspecified()
-                    || (own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()) && local()))
+                    || (own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()) && self.has(ip)))
         })
     }
 }

@@ -27,6 +27,7 @@ fn service(name: &str, target: &str, allow: Option<&str>) -> Service {
     Service {
         name: name.into(),
         target: target.parse().unwrap(),
+        addresses: vec![],
         allow: allow.map(|list| list.split(' ').map(|s| s.parse().unwrap()).collect()),
     }
 }
@@ -98,6 +99,76 @@ fn a_services_list_holds_beside_rules_too() {
     let policy = Policy::new(Some(vec![allow_all]), services, Own::default());
     assert!(!allows(&policy, "127.0.0.1:80"));
     assert!(allows(&policy, "127.0.0.1:81"));
+}
+
+#[test]
+fn a_services_list_cannot_be_got_round_by_another_name_of_its_address() {
+    let own = || Own { addresses: vec!["192.168.1.9".parse().unwrap()], ..Own::default() };
+    let of = |target, addresses: &[&str]| Service {
+        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ..service("s", target, Some("group:dev"))
+    };
+    let lan =
+        || rule("*", &["10.0.0.0/8:*", "127.0.0.0/8:*", "192.168.0.0/16:*", "0.0.0.0:*"], Action::Allow);
+    let (a, dev) = (Member::new("a", &[]), Member::new("d", &["dev"]));
+    for (target, addresses, closed, open) in [
+        // A name of this machine, as Debian has it in /etc/hosts.
+        (
+            "myhost:80",
+            &["127.0.1.1"][..],
+            &["127.0.0.1:80", "127.0.1.1:80", "192.168.1.9:80", "0.0.0.0:80"][..],
+            "10.0.0.1:80",
+        ),
+        ("myhost:80", &["192.168.1.9"], &["127.0.0.1:80", "192.168.1.9:80"], "127.0.0.1:81"),
+        ("192.168.1.9:80", &[], &["127.0.0.1:80", "[::ffff:192.168.1.9]:80"], "10.0.0.1:80"),
+        ("db.lan:80", &["10.0.0.5", "::ffff:10.0.0.6"], &["10.0.0.5:80", "10.0.0.6:80"], "127.0.0.1:80"),
+        // Not known yet: it may be this machine.
+        ("db.lan:80", &[], &["127.0.0.1:80"], "10.0.0.1:80"),
+    ] {
+        for access in [Some(vec![lan()]), None] {
+            let policy = Policy::new(access.clone(), vec![of(target, addresses)], own());
+            let decide = |m: &Member, at: &str| policy.decide(m.caller(), None, at.parse().unwrap());
+            for at in closed {
+                assert!(!decide(&a, at).is_allow(), "{target} {at}");
+                let special = at.starts_with("0.");
+                assert!(special || access.is_none() || decide(&dev, at).is_allow(), "{target} {at}");
+            }
+            let local = open.starts_with("127.");
+            assert_eq!(decide(&a, open).is_allow(), access.is_some() || local, "{target} {open}");
+        }
+    }
+    // Its addresses are restricted, and not opened: without rules only the name is.
+    let policy = Policy::new(None, vec![of("db.lan:80", &["10.0.0.5"])], own());
+    let decide = |name| policy.decide(dev.caller(), name, "10.0.0.5:80".parse().unwrap());
+    assert!(decide(Some("db.lan")).is_allow());
+    assert_eq!(decide(None), Verdict::Deny(Denial::NotLocal));
+}
+
+#[test]
+fn only_names_that_could_be_allowed_are_looked_up() {
+    let services =
+        || vec![service("db", "db.lan:5432", Some("group:dev")), service("web", "10.0.0.1:80", None)];
+    let policy = Policy::new(None, services(), Own::default());
+    let (a, dev) = (Member::new("a", &[]), Member::new("d", &["dev"]));
+    let may = |policy: &Policy, m: &Member, name, port| policy.may_resolve(m.caller(), name, port);
+    assert!(may(&policy, &a, "localhost", 80).is_allow() && may(&policy, &a, "x.localhost", 1).is_allow());
+    assert!(may(&policy, &dev, "db.lan", 5432).is_allow());
+    assert_eq!(may(&policy, &a, "db.lan", 5432), Verdict::Deny(Denial::Service("db".into())));
+    assert_eq!(may(&policy, &a, "secret.lan", 80), Verdict::Deny(Denial::NotLocal));
+
+    let policy = rules(&[
+        rule("*", &["evil.example:*", "127.0.0.0/8:80"], Action::Deny),
+        rule("*", &["10.0.0.0/8:80"], Action::Allow),
+        rule("group:dev", &["git.lan:22"], Action::Allow),
+        rule("*", &["*:81"], Action::Deny),
+        rule("*", &["*:81-82"], Action::Allow),
+    ]);
+    assert_eq!(may(&policy, &a, "evil.example", 80), Verdict::Deny(Denial::Rule(1)));
+    assert!(may(&policy, &a, "any.lan", 80).is_allow() && may(&policy, &a, "any.lan", 82).is_allow());
+    assert_eq!(may(&policy, &a, "any.lan", 81), Verdict::Deny(Denial::Rule(4)));
+    assert_eq!(may(&policy, &a, "git.lan", 22), Verdict::Deny(Denial::NoRule));
+    assert!(may(&policy, &dev, "git.lan", 22).is_allow());
+    assert_eq!(may(&policy, &dev, "localhost", 22), Verdict::Deny(Denial::NoRule));
 }
 
 #[test]

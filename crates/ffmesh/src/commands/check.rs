@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use ffmesh_core::text::escape;
 use ffmesh_node::config::{Config, Problem};
 use serde::Serialize;
 
 use crate::args::Show;
 use crate::failure::{Failure, Outcome};
-use crate::{format, output, place};
+use crate::{output, place};
 
 #[derive(Serialize)]
 struct Report {
@@ -63,10 +64,10 @@ pub(crate) fn check(argument: Option<PathBuf>, show: &Show) -> Outcome {
 
 fn print(report: &Report) -> Outcome {
     for problem in &report.errors {
-        output::line(&format!("error: {}", format::escape(&problem.text)))?;
+        output::line(&format!("error: {}", escape(&problem.text)))?;
     }
     for problem in &report.warnings {
-        output::line(&format!("warning: {}", format::escape(&problem.text)))?;
+        output::line(&format!("warning: {}", escape(&problem.text)))?;
     }
     let file = report.file.display();
     match (report.errors.len(), report.warnings.len()) {

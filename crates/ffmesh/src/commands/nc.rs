@@ -8,6 +8,7 @@ use ffmesh_api::Flow;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
+use ffmesh_core::text::escape;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -16,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use crate::args::Choice;
 use crate::client::{Client, OpenFlow};
 use crate::failure::{Failure, Outcome};
-use crate::format::escape;
 use crate::place;
 
 /// As much as a pipe takes.

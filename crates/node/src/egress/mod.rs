@@ -5,6 +5,7 @@
 
 mod network;
 mod race;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -21,9 +22,11 @@ use ffmesh_core::policy::{self, Caller, Denial, Own, Policy, Verdict};
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::{Host, Target};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use network::{Network, Pending, System};
+pub use services::{SERVICE_INTERVAL, ServiceAddresses, resolve_services};
 
 use crate::config::Config;
 use crate::local::Stream;
@@ -35,6 +38,9 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dials that one caller may have under way: more than any burst of a browser or a load test, and few enough
 /// that silent targets don't cost other callers their file descriptors.
 pub const MAX_DIALS_PER_CALLER: usize = 2_048;
+/// Lookups that one caller may have under way, its others wait: names that hang would otherwise use up those of
+/// everybody.
+pub const MAX_LOOKUPS_PER_CALLER: usize = 8;
 /// How often a Unix socket with a full backlog is tried again; the system doesn't say when there is room.
 const UNIX_RETRY: Duration = Duration::from_millis(20);
 
@@ -62,7 +68,7 @@ impl Refusal {
 pub struct Egress {
     policy: ArcSwap<Policy>,
     network: Arc<dyn Network>,
-    dials: Dials,
+    dials: Arc<Dials>,
 }
 
 impl std::fmt::Debug for Egress {
@@ -79,7 +85,7 @@ impl Egress {
 
     /// An egress on another resolver and connector, for tests.
     pub fn with_network(policy: Policy, network: Arc<dyn Network>) -> Self {
-        Self { policy: ArcSwap::from_pointee(policy), network, dials: Dials::default() }
+        Self { policy: ArcSwap::from_pointee(policy), network, dials: Arc::default() }
     }
 
     /// Replaces the policy, for dials that start from now on: the file was read again, or a listener or an
@@ -90,7 +96,7 @@ impl Egress {
 
     /// Connects to `target` for `caller`, in at most [`DIAL_TIMEOUT`]. Dropping the future ends the attempt.
     pub async fn dial(&self, caller: &Caller<'_>, target: &Target) -> Result<Stream, Refusal> {
-        let _dial = self.dials.begin(caller.id)?;
+        let _dial = Dial::begin(&self.dials, caller.id)?;
         let deadline = Instant::now() + DIAL_TIMEOUT;
         match target {
             Target::Port { host, port } => {
@@ -114,7 +120,12 @@ impl Egress {
     ) -> Result<Vec<SocketAddr>, Refusal> {
         let (name, found) = match host {
             Host::Ip(ip) => (None, vec![SocketAddr::new(*ip, port)]),
-            Host::Name(name) => (Some(name.as_str()), self.resolve(name, port, deadline).await?),
+            Host::Name(name) => {
+                if let Verdict::Deny(denial) = self.policy.load().may_resolve(*caller, name, port) {
+                    return Err(Refusal::denied(&denial));
+                }
+                (Some(name.as_str()), self.resolve(caller.id, name, port, deadline).await?)
+            }
         };
         let policy = self.policy.load();
         let mut allowed = Vec::new();
@@ -143,9 +154,27 @@ impl Egress {
         }
     }
 
-    async fn resolve(&self, name: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
+    async fn resolve(
+        &self,
+        caller: &NodeId,
+        name: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
         let deadline = deadline.min(Instant::now() + RESOLVE_TIMEOUT);
-        match timeout_at(deadline, self.network.resolve(name, port)).await {
+        let (lookups, lookup) = Lookup::begin(&self.dials, caller);
+        let resolved = async {
+            let turn = lookups.acquire_owned().await.map_err(io::Error::other)?;
+            let pending = self.network.resolve(name, port);
+            // A task of its own, as the system's resolver goes on when nobody waits for it any more, and counts
+            // until it ends.
+            let task = tokio::spawn(async move {
+                let _counted = (turn, lookup);
+                pending.await
+            });
+            task.await.map_err(io::Error::other)?
+        };
+        match timeout_at(deadline, resolved).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
                 let reason = if reason(&error) == Reason::Limit { Reason::Limit } else { Reason::Unroutable };
@@ -193,11 +222,12 @@ fn reason(error: &io::Error) -> Reason {
     }
 }
 
-/// The policy of a configuration; `own` as from [`own`].
-pub fn policy(config: &Config, own: Own) -> Policy {
+/// The policy of a configuration; `own` as from [`own`], `services` as from [`resolve_services`].
+pub fn policy(config: &Config, own: Own, services: &ServiceAddresses) -> Policy {
     let service = |service: &crate::config::Service| policy::Service {
         name: service.name.clone(),
         target: service.target.clone(),
+        addresses: services.of(&service.target).to_vec(),
         allow: service.allow.clone(),
     };
     Policy::new(config.access.clone(), config.services.iter().map(service).collect(), own)
@@ -210,37 +240,77 @@ pub fn own(listeners: Vec<SocketAddr>, unix: &[PathBuf]) -> io::Result<Own> {
     Ok(Own { listeners, addresses, unix })
 }
 
-/// Counts the dials under way of each caller.
+/// Counts what is under way for each caller.
 #[derive(Default)]
-struct Dials(Mutex<HashMap<NodeId, usize>>);
+struct Dials(Mutex<HashMap<NodeId, UnderWay>>);
+
+struct UnderWay {
+    dials: usize,
+    /// Those that wait included.
+    lookups: usize,
+    turns: Arc<Semaphore>,
+}
 
 /// One dial under way.
-struct Dial<'a> {
-    dials: &'a Dials,
+struct Dial {
+    dials: Arc<Dials>,
     caller: NodeId,
 }
 
-impl Dials {
-    fn begin(&self, caller: &NodeId) -> Result<Dial<'_>, Refusal> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(caller.clone()).or_default();
-        if *count >= MAX_DIALS_PER_CALLER {
+/// One lookup under way, which may outlive its dial.
+struct Lookup {
+    dials: Arc<Dials>,
+    caller: NodeId,
+}
+
+impl Dial {
+    fn begin(dials: &Arc<Dials>, caller: &NodeId) -> Result<Self, Refusal> {
+        let begun = dials.change(caller, |under_way| {
+            let room = under_way.dials < MAX_DIALS_PER_CALLER;
+            under_way.dials += usize::from(room);
+            room
+        });
+        if !begun {
             let detail = format!("{MAX_DIALS_PER_CALLER} dials of this caller are under way");
             return Err(Refusal::new(Reason::Limit, detail));
         }
-        *count += 1;
-        Ok(Dial { dials: self, caller: caller.clone() })
+        Ok(Self { dials: Arc::clone(dials), caller: caller.clone() })
     }
 }
 
-impl Drop for Dial<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.dials.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.caller) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.caller);
-            }
+impl Lookup {
+    /// The lookup, and whose turn it has to wait for.
+    fn begin(dials: &Arc<Dials>, caller: &NodeId) -> (Arc<Semaphore>, Self) {
+        let turns = dials.change(caller, |under_way| {
+            under_way.lookups += 1;
+            Arc::clone(&under_way.turns)
+        });
+        (turns, Self { dials: Arc::clone(dials), caller: caller.clone() })
+    }
+}
+
+impl Dials {
+    fn change<T>(&self, caller: &NodeId, change: impl FnOnce(&mut UnderWay) -> T) -> T {
+        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new =
+            || UnderWay { dials: 0, lookups: 0, turns: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_CALLER)) };
+        let under_way = callers.entry(caller.clone()).or_insert_with(new);
+        let result = change(under_way);
+        if (under_way.dials, under_way.lookups) == (0, 0) {
+            callers.remove(caller);
         }
+        result
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.dials.change(&self.caller, |under_way| under_way.dials -= 1);
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.dials.change(&self.caller, |under_way| under_way.lookups -= 1);
     }
 }

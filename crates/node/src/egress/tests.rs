@@ -16,10 +16,12 @@ struct Stage {
     broken: Vec<(IpAddr, Option<ErrorKind>)>,
     system: System,
     dialled: Arc<Mutex<Vec<SocketAddr>>>,
+    looked_up: Arc<Mutex<Vec<String>>>,
 }
 
 impl Network for Stage {
     fn resolve(&self, name: &str, _: u16) -> Pending<Vec<SocketAddr>> {
+        self.looked_up.lock().unwrap().push(name.to_owned());
         let found = self.names.iter().find(|(known, _)| *known == name).map(|(_, found)| found.clone());
         Box::pin(async move {
             match found {
@@ -121,13 +123,22 @@ async fn what_policy_denies_is_not_dialled() {
     let name: &[SocketAddr] = &[(SILENT, 80).into(), (IpAddr::from([169, 254, 169, 254]), 80).into()];
     let stage = stage(&[("lan", name)]);
     let dialled = Arc::clone(&stage.dialled);
+    let looked_up = Arc::clone(&stage.looked_up);
     let egress = Egress::with_network(Policy::default(), Arc::new(stage));
-    for target in ["192.0.2.1:80", "169.254.169.254:80", "lan:80", "[64:ff9b::7f00:1]:80", "unix:/run/x.sock"]
-    {
+    for target in [
+        "192.0.2.1:80",
+        "169.254.169.254:80",
+        "lan:80",
+        "nowhere:80",
+        "[64:ff9b::7f00:1]:80",
+        "unix:/run/x.sock",
+    ] {
         assert_eq!(refused(&egress, target).await.reason, Reason::Denied, "{target}");
     }
-    assert!(dialled.lock().unwrap().is_empty());
+    assert_eq!(*looked_up.lock().unwrap(), [""; 0], "who may not dial it learns nothing about a name");
+    egress.set_policy(allow(&["10.0.0.0/8:80"]));
     let detail = refused(&egress, "lan:80").await.detail;
+    assert!(dialled.lock().unwrap().is_empty());
     assert!(detail.starts_with("it resolves to 192.0.2.1: "), "{detail}");
 }
 
@@ -137,7 +148,7 @@ async fn of_a_name_only_allowed_addresses_are_dialled() {
     let name: &[SocketAddr] = &[(SILENT, port).into(), ([127, 0, 0, 1], port).into()];
     let stage = stage(&[("both", name)]);
     let dialled = Arc::clone(&stage.dialled);
-    let egress = Egress::with_network(Policy::default(), Arc::new(stage));
+    let egress = Egress::with_network(allow(&["127.0.0.0/8:*"]), Arc::new(stage));
     assert!(dial(&egress, &format!("both:{port}")).await.is_ok());
     assert_eq!(*dialled.lock().unwrap(), [([127, 0, 0, 1], port).into()]);
 }
@@ -225,6 +236,34 @@ async fn one_caller_cannot_dial_without_bound() {
     assert!(egress.dials.0.lock().unwrap().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_caller_cannot_take_all_lookups() {
+    let stage = stage(&[("hangs", &[]), ("lost", &[(LOST, 80).into()])]);
+    let looked_up = Arc::clone(&stage.looked_up);
+    let egress = Arc::new(Egress::with_network(allow(&["*:*"]), Arc::new(stage)));
+    let mut dials = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let egress = Arc::clone(&egress);
+        dials.spawn(async move { refused(&egress, "hangs:80").await.reason });
+    }
+    assert!(dials.join_all().await.iter().all(|reason| *reason == Reason::Unroutable));
+    // They still hang, so this caller gets no more of them; another does.
+    assert_eq!(refused(&egress, "hangs:80").await.reason, Reason::Unroutable);
+    assert_eq!(looked_up.lock().unwrap().len(), MAX_LOOKUPS_PER_CALLER);
+    let other = "other".parse().unwrap();
+    let dialled = egress.dial(&Caller { id: &other, groups: &[] }, &"lost:80".parse().unwrap()).await;
+    assert_eq!(dialled.expect_err("lost").detail, "192.0.2.2:80: host unreachable");
+}
+
+#[tokio::test]
+async fn the_hosts_of_restricted_services_are_looked_up() {
+    let text = "services: [{ name: a, address: 'localhost:80', allow: ['node:a'] }, { name: b, address: 'b.invalid:80' }]";
+    let config = Config::parse(text, None).unwrap().config;
+    let found = resolve_services(&config, ServiceAddresses::default()).await;
+    assert!(found.of(&config.services[0].target).contains(&Ipv4Addr::LOCALHOST.into()));
+    assert!(found.of(&config.services[1].target).is_empty());
+}
+
 #[test]
 fn shortages_are_limits() {
     for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS] {
@@ -282,7 +321,8 @@ async fn a_full_unix_backlog_is_waited_for() {
 #[test]
 fn a_configuration_gives_its_policy() {
     let text = "services: [{ name: web, address: '10.0.0.1:80', allow: ['node:a'] }]";
-    let policy = policy(&Config::parse(text, None).unwrap().config, Own::default());
+    let config = Config::parse(text, None).unwrap().config;
+    let policy = policy(&config, Own::default(), &ServiceAddresses::default());
     let decide = |id: &str| {
         let id: NodeId = id.parse().unwrap();
         policy.decide(Caller { id: &id, groups: &[] }, None, ([10, 0, 0, 1], 80).into()).is_allow()

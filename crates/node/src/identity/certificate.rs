@@ -261,6 +261,14 @@ pub(super) struct Grant {
     pub replaces: Vec<KeyHash>,
 }
 
+impl Grant {
+    /// Whether the node's certificate says just this.
+    pub(super) fn is_of(&self, peer: &PeerIdentity) -> bool {
+        (&self.node, &self.groups, self.relay, self.issuer, &self.replaces)
+            == (&peer.id, &peer.groups, peer.relay, peer.issuer, &peer.replaces)
+    }
+}
+
 /// The certificate of a node, unsigned.
 pub(super) fn node_params(
     grant: &Grant,

@@ -18,7 +18,7 @@ use rustls::{RootCertStore, SignatureScheme};
 
 use super::authority::key_from_pem;
 use super::certificate::{KeyHash, PeerIdentity, to_pem};
-use super::enrol::{Answer, JOIN_ALPN, RenewRequest};
+use super::enrol::{Answer, JOIN_ALPN, RefusalReason, RenewRequest};
 use super::error::IdentityError;
 use super::explain::explain_certificate_error;
 use super::renewal::Renewal;
@@ -219,11 +219,15 @@ impl Credentials {
     /// from the next handshake on. Connections that are open stay. Returns when the new certificate ends.
     ///
     /// # Errors
-    /// [`IdentityError::Refused`] when the issuer refused, [`IdentityError::Answer`] when the certificate is not this
+    /// [`IdentityError::NotDue`] when it came too early, which is harmless; [`IdentityError::Refused`] when the issuer
+    /// refused, [`IdentityError::Answer`] when the certificate is not this
     /// node's. The old certificate then stays.
     pub fn install(&self, answer: &[u8]) -> Result<Timestamp, IdentityError> {
         let granted = match Answer::parse(answer)? {
             Answer::Granted(granted) => granted,
+            Answer::Refused(refusal) if refusal.reason == RefusalReason::NotDue => {
+                return Err(IdentityError::NotDue { message: refusal.message() });
+            }
             Answer::Refused(refusal) => {
                 let reason = refusal.reason.word().to_owned();
                 return Err(IdentityError::Refused { reason, message: refusal.message() });

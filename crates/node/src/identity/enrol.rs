@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use ffmesh_core::id::NodeId;
+use ffmesh_core::text::{foreign, foreign_within};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
 use ring::hmac;
@@ -93,6 +94,10 @@ pub(super) enum RefusalReason {
     Malformed,
     ClockSkew,
     Busy,
+    /// A renewal came too early; the certificate that the node has is good.
+    NotDue,
+    /// The certificate to be renewed has ended.
+    Expired,
     Unavailable,
     #[serde(other)]
     Other,
@@ -109,6 +114,8 @@ impl RefusalReason {
             Self::Malformed => "malformed",
             Self::ClockSkew => "clock_skew",
             Self::Busy => "busy",
+            Self::NotDue => "not_due",
+            Self::Expired => "expired",
             Self::Unavailable => "unavailable",
             Self::Other => "other",
         }
@@ -278,9 +285,9 @@ impl Granted {
 }
 
 impl Refusal {
-    /// The sentence, fit to be shown: without control characters and not endless.
+    /// The sentence, fit to be shown: escaped and not endless.
     pub(super) fn message(&self) -> String {
-        self.message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect()
+        foreign_within(&self.message, MAX_MESSAGE)
     }
 }
 
@@ -313,7 +320,7 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     if bytes.len() > MAX_ENROL_LEN {
         return Err(format!("the message has {} bytes, more than {MAX_ENROL_LEN}", bytes.len()));
     }
-    serde_json::from_slice(bytes).map_err(|e| format!("the message cannot be read: {e}"))
+    serde_json::from_slice(bytes).map_err(|e| format!("the message cannot be read: {}", foreign(e)))
 }
 
 fn other_version(version: u8) -> String {

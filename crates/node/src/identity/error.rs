@@ -103,6 +103,12 @@ pub enum IdentityError {
         /// The issuer's sentence
         message: String,
     },
+    /// The issuer renews this certificate later; the one that this node has is good, and nothing is wrong.
+    #[error("the certificate is not to be renewed yet: {message}")]
+    NotDue {
+        /// The issuer's sentence
+        message: String,
+    },
     /// No node of the token could be reached.
     #[error(
         "no node of the token could be reached from here:{report}\nCheck that one of them is running and that its UDP port is open, then run the command again"

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
+use ffmesh_core::text::foreign;
 use jiff::Timestamp;
 use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
@@ -58,7 +59,7 @@ pub fn explain_connection_error(error: &noq::ConnectionError, expected: &Expecte
             Some(tls) => explain_own_verdict(tls, expected),
             None => match alert(e.code.into()) {
                 Some(alert) => explain_own_alert(alert, expected, &e.reason),
-                None => format!("the connection with {address} failed: {}", printable(&e.to_string())),
+                None => format!("the connection with {address} failed: {}", foreign(e)),
             },
         },
         E::ConnectionClosed(close) => match alert(close.error_code.into()) {
@@ -66,10 +67,10 @@ pub fn explain_connection_error(error: &noq::ConnectionError, expected: &Expecte
             None if close.error_code == noq::TransportErrorCode::CONNECTION_REFUSED => {
                 format!("the node at {address} takes no more connections now: it is busy or shutting down")
             }
-            None => format!("the node at {address} ended the connection: {}", printable(&close.to_string())),
+            None => format!("the node at {address} ended the connection: {}", foreign(close)),
         },
         E::ApplicationClosed(close) => {
-            let reason = printable(&String::from_utf8_lossy(&close.reason));
+            let reason = foreign(String::from_utf8_lossy(&close.reason));
             if reason.is_empty() {
                 format!("the node at {address} closed the connection")
             } else {
@@ -111,7 +112,7 @@ pub(super) fn explain_certificate_error(subject: &str, error: &CertificateError)
             format!("{subject} is not that of a node")
         }
         C::Revoked => format!("{subject} has been revoked"),
-        other => format!("{subject} cannot be verified: {}", printable(&other.to_string())),
+        other => format!("{subject} cannot be verified: {}", foreign(other)),
     }
 }
 
@@ -136,7 +137,7 @@ fn explain_own_verdict(error: &rustls::Error, expected: &Expected<'_>) -> String
         }
         rustls::Error::NoCertificatesPresented => no_certificate(address),
         rustls::Error::NoApplicationProtocol => other_protocol(address),
-        other => format!("the TLS handshake with {address} failed: {}", printable(&other.to_string())),
+        other => format!("the TLS handshake with {address} failed: {}", foreign(other)),
     }
 }
 
@@ -146,7 +147,7 @@ fn explain_own_alert(alert: u8, expected: &Expected<'_>, reason: &str) -> String
     match alert {
         ALERT_CERTIFICATE_REQUIRED => no_certificate(address),
         ALERT_NO_APPLICATION_PROTOCOL => other_protocol(address),
-        _ => format!("the TLS handshake with {address} failed: {}", printable(reason)),
+        _ => format!("the TLS handshake with {address} failed: {}", foreign(reason)),
     }
 }
 
@@ -221,11 +222,6 @@ fn presented_nodes(presented: &[String]) -> String {
         rest.ends_with(".ffmesh").then(|| id.parse::<NodeId>().ok())?
     };
     presented.iter().find_map(id).map_or_else(|| "another one".to_owned(), |id| id.to_string())
-}
-
-/// Text of a peer, fit for one line of a log.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 fn utc(time: UnixTime) -> impl fmt::Display {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ffmesh_core::id::{MeshName, NodeId};
 use ffmesh_core::target::Host;
+use ffmesh_core::text::foreign;
 use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::client::WebPkiServerVerifier;
@@ -242,7 +243,9 @@ impl Applicant {
     }
 
     async fn exchange(&self, connection: &noq::Connection) -> Result<Welcome, Failure> {
-        let retry = |e: &dyn std::fmt::Display| Failure::Retry(format!("connected, then failed: {e}"));
+        // The errors carry the peer's words.
+        let retry =
+            |e: &dyn std::fmt::Display| Failure::Retry(format!("connected, then failed: {}", foreign(e)));
         let JoinToken { id, secret, .. } = &self.token;
         let request = EnrolRequest::new(*id, secret, &self.node, &self.key, Timestamp::now());
         let request = request.map_err(Failure::Final)?;

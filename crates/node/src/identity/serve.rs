@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ffmesh_core::text::foreign;
 use tokio::time::timeout;
 
 use super::enrol::MAX_ENROL_LEN;
@@ -75,5 +76,5 @@ where
 }
 
 fn failed(error: impl std::fmt::Display) -> ServeJoinError {
-    ServeJoinError::Connection(error.to_string())
+    ServeJoinError::Connection(foreign(error))
 }

@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::config::{Config, Listen};
 use crate::driver::{Driver, DriverConfig};
-use crate::egress::{self, Egress};
+use crate::egress::{self, Egress, ServiceAddresses};
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
 use crate::ingress::{BindError, Ingress, holder};
@@ -211,7 +211,7 @@ impl Node {
             config,
         });
         let own = parts.own_listeners().map_err(|error| StartError::state(&parts.state, error))?;
-        let egress = Arc::new(Egress::new(egress::policy(&parts.config, own)));
+        let egress = Arc::new(Egress::new(egress::policy(&parts.config, own, &ServiceAddresses::default())));
         let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
 
         let (mut ingresses, mut tasks) = (JoinSet::new(), JoinSet::new());
@@ -353,16 +353,20 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
     }
 }
 
-/// Keeps the policy's picture of this machine's addresses: what a wildcard listener listens on changes with them.
+/// Keeps the policy's picture of this machine's addresses, as what a wildcard listener listens on changes with them,
+/// and of those of its services.
 async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
-    let mut last = None;
+    let (mut last, mut services) = (None, ServiceAddresses::default());
     loop {
+        services = egress::resolve_services(&parts.config, services).await;
         match parts.own_listeners() {
-            Ok(own) if last.as_ref() != Some(&own) => {
-                egress.set_policy(egress::policy(&parts.config, own.clone()));
-                last = Some(own);
+            Ok(own) => {
+                let new = Some((own, services.clone()));
+                if let Some((own, services)) = new.as_ref().filter(|_| new != last) {
+                    egress.set_policy(egress::policy(&parts.config, own.clone(), services));
+                    last = new;
+                }
             }
-            Ok(_) => {}
             Err(error) => tracing::warn!("addresses of this machine cannot be read: {error}"),
         }
         tokio::time::sleep(ADDRESS_INTERVAL).await;
