@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ffmesh_api::Token;
+use ffmesh_api::{PeerState, Token};
 use ffmesh_lab::{Lab, Service, until};
 
 use crate::FFMESH;
