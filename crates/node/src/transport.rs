@@ -268,9 +268,8 @@ fn session_settings(config: &Config) -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(quic.stream_window.into())
-        // `flow_memory` bounds it long before: at this bound, flows whose readers stall would take the session's
-        // credit away from all others.
-        .receive_window(VarInt::from_u64(quic.flow_memory).unwrap_or(VarInt::MAX))
+        // The last bound: `flow_memory` resets stalled flows long before they take the session's credit from others.
+        .receive_window(VarInt::from_u64(quic.flow_memory.saturating_mul(2)).unwrap_or(VarInt::MAX))
         .datagram_receive_buffer_size(None)
         .send_window(quic.send_window.into())
         .max_concurrent_multipath_paths(MAX_PATHS)
