@@ -14,7 +14,8 @@ use noq::congestion::{Bbr3Config, ControllerFactory, CubicConfig, NewRenoConfig}
 use noq::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use noq::{
     ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    FourTuple, IdleTimeout, Incoming, MtuDiscoveryConfig, NetworkChangeHint, PathId, ServerConfig,
+    TransportConfig, VarInt,
 };
 use rand::RngExt as _;
 
@@ -178,6 +179,12 @@ impl Transport {
         incoming.accept_with(server.clone())
     }
 
+    /// Makes every connection look at once for what was lost, however long it has waited already: QUIC backs off up to
+    /// 2 s between its probes.
+    pub fn probe_now(&self) {
+        self.endpoint.handle_network_change(Some(Arc::new(SamePaths)));
+    }
+
     /// Closes every connection at once, without waiting.
     pub fn close_now(&self, code: u32, reason: &str) {
         self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
@@ -261,9 +268,8 @@ fn session_settings(config: &Config) -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(quic.stream_window.into())
-        // `flow_memory` bounds it long before: at this bound, flows whose readers stall would take the session's
-        // credit away from all others.
-        .receive_window(VarInt::from_u64(quic.flow_memory).unwrap_or(VarInt::MAX))
+        // The last bound: `flow_memory` resets stalled flows long before they take the session's credit from others.
+        .receive_window(VarInt::from_u64(quic.flow_memory.saturating_mul(2)).unwrap_or(VarInt::MAX))
         .datagram_receive_buffer_size(None)
         .send_window(quic.send_window.into())
         .max_concurrent_multipath_paths(MAX_PATHS)
@@ -286,6 +292,16 @@ fn mtu_discovery(upper_bound: u16) -> MtuDiscoveryConfig {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(upper_bound);
     discovery
+}
+
+/// Says that no path needs to be replaced by a new one.
+#[derive(Debug)]
+struct SamePaths;
+
+impl NetworkChangeHint for SamePaths {
+    fn is_path_recoverable(&self, _: PathId, _: FourTuple) -> bool {
+        true
+    }
 }
 
 /// Makes connection IDs with the bit clear that labels have set.

@@ -230,7 +230,9 @@ impl State {
             }
         } else if self.neighbors.len() >= self.config.max_links {
             self.config.counters.error(ErrorKind::Limit);
-            tracing::warn!(peer = %node, limit = self.config.max_links, "link refused: quic.max_links is reached");
+            if self.repeats.is_news((&node, "max_links")) {
+                tracing::warn!(peer = %node, limit = self.config.max_links, "link refused: quic.max_links is reached");
+            }
             return Err(format!("this node has all the {} links it takes", self.config.max_links));
         }
         tracing::info!(

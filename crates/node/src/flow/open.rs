@@ -133,8 +133,13 @@ pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Re
         });
         write_head(&mut send, node, &syn).await.map_err(|e| write_end(&session, &e))?;
         let (head, _) = read_head(&mut recv).await.map_err(|e| broken(e.to_string()))?;
-        if !matches!(head, Message::SynAckData(ref ack) if ack.result) {
-            return Err((Reason::Unsupported, Some(format!("{node} does not answer pings"))));
+        match head {
+            Message::SynAckData(ack) if ack.result => {}
+            Message::SynAckData(ack) => {
+                let reason = ack.reason.unwrap_or(Reason::Unsupported);
+                return Err((reason, Some(format!("{node} does not answer pings now: {reason}"))));
+            }
+            other => return Err((Reason::Unsupported, Some(format!("message of type {}", other.number())))),
         }
         let start = Instant::now();
         send.write_all(b"ping").await.map_err(|e| write_end(&session, &e))?;

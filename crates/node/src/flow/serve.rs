@@ -18,7 +18,7 @@ use crate::egress::Egress;
 use crate::identity::Issuer;
 use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
-use crate::session::Session;
+use crate::session::{Session, Sessions};
 
 /// How long the other node may take to take an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +28,8 @@ const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// What serving flows needs of the node.
 #[derive(Debug, Clone)]
 pub struct ServeContext {
+    /// The node's sessions
+    pub sessions: Sessions,
     /// The table of flows
     pub flows: Flows,
     /// Policy and dialling
@@ -74,10 +76,13 @@ async fn serve_stream(context: &ServeContext, session: &Session, send: SendStrea
             None => refuse(peer, send, recv, Reason::Limit).await,
         },
         (FlowProtocol::Enrol, Some(issuer)) => {
-            answer(peer, send, recv, first, |request| issuer.enrol(request)).await;
+            let issuer = issuer.clone();
+            answer(peer, send, recv, first, async |request| issuer.answer_enrol(request).await).await;
         }
         (FlowProtocol::Renew, Some(issuer)) => {
-            answer(peer, send, recv, first, |request| issuer.renew(request, session.peer())).await;
+            let (issuer, identity) = (issuer.clone(), context.sessions.identity(session));
+            answer(peer, send, recv, first, async |request| issuer.answer_renew(request, identity).await)
+                .await;
         }
         _ => refuse(peer, send, recv, Reason::Unsupported).await,
     }
@@ -104,7 +109,8 @@ async fn serve_flow(
         target: target.to_string(),
         client: None,
     });
-    let caller = Caller { id: peer, groups: &session.peer().groups };
+    let identity = context.sessions.identity(session);
+    let caller = Caller { id: peer, groups: &identity.groups };
     let dialled = async {
         context.flows.admit(&flow)?;
         context.egress.dial(&caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
@@ -170,14 +176,14 @@ async fn answer(
     mut send: SendStream,
     mut recv: RecvStream,
     mut request: Vec<u8>,
-    issue: impl FnOnce(&[u8]) -> Vec<u8>,
+    issue: impl AsyncFnOnce(Vec<u8>) -> Vec<u8>,
 ) {
     let answered = async {
         let limit = MAX_REQUEST.saturating_sub(request.len());
         request.extend(recv.read_to_end(limit).await.ok()?);
         let ack = Message::SynAckData(SynAckData { result: true, reason: None });
         write_head(&mut send, peer, &ack).await.ok()?;
-        send.write_all(&issue(&request)).await.ok()?;
+        send.write_all(&issue(request).await).await.ok()?;
         send.finish().ok()
     };
     if !matches!(timeout(HEAD_TIMEOUT, answered).await, Ok(Some(()))) {

@@ -154,7 +154,7 @@ fn is_withdrawn(error: &ConnectionError) -> bool {
 /// Answers a joining node: as the issuer, or with the answer of one that this node has a link to.
 async fn enrol(parts: &Parts, bytes: Vec<u8>) -> Vec<u8> {
     if let Some(issuer) = &parts.issuer {
-        return issuer.enrol(&bytes);
+        return issuer.clone().answer_enrol(bytes).await;
     }
     match ask_issuer(parts, FlowProtocol::Enrol, bytes).await {
         Ok(answer) => answer,

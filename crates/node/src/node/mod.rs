@@ -340,6 +340,7 @@ fn explain_udp(config: &Config, error: &io::Error) -> String {
 /// Serves the streams of each session in a task of its own.
 async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mpsc::Receiver<Session>) {
     let context = ServeContext {
+        sessions: parts.sessions.clone(),
         flows: parts.flows.clone(),
         egress,
         issuer: parts.issuer.clone(),

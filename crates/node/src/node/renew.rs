@@ -56,7 +56,8 @@ fn tell(standing: Standing, left: Duration, reason: &str) {
 
 async fn attempt(parts: &Parts) -> Result<Timestamp, String> {
     if let Some(issuer) = &parts.issuer {
-        return issuer.renew_self(&parts.credentials).map_err(|e| e.to_string());
+        let renewed = issuer.clone().renew_own(parts.credentials.clone()).await;
+        return renewed.map_err(|e| e.to_string());
     }
     let request = parts.credentials.renewal_request().map_err(|e| e.to_string())?;
     let answer = ask_issuer(parts, FlowProtocol::Renew, request).await?;

@@ -29,6 +29,7 @@ use bucket::Bucket;
 
 use crate::driver::{Circuit, Driver, Origin, RoutingTable};
 use crate::identity::{Credentials, PeerIdentity};
+use crate::link::Link;
 use crate::socket::{Labels, SlotAddr};
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 
@@ -275,6 +276,13 @@ impl Sessions {
     pub fn count(&self) -> usize {
         let places: Vec<_> = self.lock().values().cloned().collect();
         places.iter().filter(|place| lock(&place.current).as_ref().is_some_and(Session::is_open)).count()
+    }
+
+    /// What a session's node is by its latest certificate: that of its link, where it has renewed it since.
+    pub fn identity(&self, session: &Session) -> PeerIdentity {
+        let table = self.table.borrow();
+        let linked = table.neighbors.get(&session.peer().id).map(Link::peer);
+        linked.filter(|linked| linked.key == session.peer().key).unwrap_or(session.peer()).clone()
     }
 
     /// The routing table as it is now.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffmesh_core::reason::Reason;
-use noq::PathId;
+use noq::{Connection, PathId};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
@@ -13,10 +13,16 @@ use super::upkeep::{Facts, Step, Upkeep};
 use super::{FIRST_SLOT, Session, SessionContext, end_text, lock};
 use crate::clock;
 use crate::driver::{Route, RoutingTable};
+use crate::transport::Transport;
 
 /// How often a retired session looks whether its flows have ended.
 const RETIRED_LOOK: Duration = Duration::from_secs(3);
 
+/// After this long without a route, probes have been backed off too far to be waited for.
+const LONG_OUTAGE: Duration = Duration::from_millis(500);
+/// Before each ping over a new route.
+const AWAKEN_DELAYS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(100), Duration::from_millis(300)];
 /// How long the circuit of a session that has ended stays.
 const CIRCUIT_LINGER: Duration = Duration::from_secs(1);
 
@@ -31,6 +37,7 @@ pub(super) async fn supervise(
     let mut retired = session.0.retired.subscribe();
     let mut pointed = context.labels.pointed();
     let mut hop = None;
+    let mut unpointed_since = None;
     loop {
         let (route, is_stale) = {
             let table = table.borrow_and_update();
@@ -40,13 +47,11 @@ pub(super) async fn supervise(
         pointed.borrow_and_update();
         let new_hop = context.labels.hop(session.0.slot);
         if new_hop != hop && new_hop.is_some() {
-            // Its acknowledgement starts loss detection at once; recovery would wait for a backed-off timer. Both
-            // sides, as in a download only the accepting one has something to send.
-            if let Some(path) = session.0.connection.path(PathId::ZERO) {
-                let _ = path.ping();
-            }
+            let outage = unpointed_since.map_or(Duration::ZERO, |since| clock::now() - since);
+            tokio::spawn(awaken(context.transport.clone(), session.0.connection.clone(), outage));
         }
         hop = new_hop;
+        unpointed_since = if hop.is_some() { None } else { unpointed_since.or(Some(clock::now())) };
 
         let facts = Facts {
             dialled: session.dialled(),
@@ -88,6 +93,23 @@ pub(super) async fn supervise(
         // The packet that tells of the end travels over it.
         tokio::time::sleep(CIRCUIT_LINGER).await;
         context.driver.close_circuit(circuit).await;
+    }
+}
+
+/// Starts loss detection over a new route: the acknowledgement of a ping shows what was lost, where recovery would wait
+/// for a backed-off timer. Both sides do so, as in a download only the accepting one has something to send; and several
+/// times, as the other side's labels may be in place a little later.
+async fn awaken(transport: Transport, connection: Connection, outage: Duration) {
+    for (turn, delay) in AWAKEN_DELAYS.into_iter().enumerate() {
+        tokio::time::sleep(delay).await;
+        // A sender whose window is full of lost packets cannot even ping before its next probe is due.
+        if turn == 1 && outage >= LONG_OUTAGE {
+            transport.probe_now();
+        }
+        match connection.path(PathId::ZERO) {
+            Some(path) if path.ping().is_ok() => {}
+            _ => return, // the session has ended
+        }
     }
 }
 
