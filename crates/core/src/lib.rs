@@ -10,12 +10,17 @@
 //! - [`policy`]: what may be dialled through a node, and by whom
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
+//! - [`lsdb`]: the link-state database: what every node says about itself, signed
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
 
+pub mod backoff;
+pub mod hash;
 pub mod id;
 pub mod label;
+pub mod lsdb;
 pub mod neighbor;
 pub mod policy;
+pub mod random;
 pub mod reason;
 pub mod target;
 pub mod time;
