@@ -11,12 +11,16 @@
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
+//! - [`graph`]: the mesh as a graph
+//! - [`spf`]: the shortest path to each node
 
+pub mod graph;
 pub mod id;
 pub mod label;
 pub mod neighbor;
 pub mod policy;
 pub mod reason;
+pub mod spf;
 pub mod target;
 pub mod time;
 pub mod wire;
