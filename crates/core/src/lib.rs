@@ -12,8 +12,11 @@
 //! - [`label`]: the labels of circuits
 //! - [`lsdb`]: the link-state database: what every node says about itself, signed
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
+//! - [`graph`]: the mesh as a graph
+//! - [`spf`]: the shortest path to each node
 
 pub mod backoff;
+pub mod graph;
 pub mod hash;
 pub mod id;
 pub mod label;
@@ -22,6 +25,7 @@ pub mod neighbor;
 pub mod policy;
 pub mod random;
 pub mod reason;
+pub mod spf;
 pub mod target;
 pub mod time;
 pub mod wire;
