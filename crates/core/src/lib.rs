@@ -11,11 +11,13 @@
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
 //! - [`lsdb`]: the link-state database: what every node says about itself, signed
+//! - [`flood`]: how records get from their origin to every node
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
 //! - [`graph`]: the mesh as a graph
 //! - [`spf`]: the shortest path to each node
 
 pub mod backoff;
+pub mod flood;
 pub mod graph;
 pub mod hash;
 pub mod id;
