@@ -13,13 +13,16 @@
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
 //! - [`graph`]: the mesh as a graph
 //! - [`spf`]: the shortest path to each node
+//! - [`routes`]: routes to a node that share no relay
 
 pub mod graph;
 pub mod id;
 pub mod label;
 pub mod neighbor;
 pub mod policy;
+mod queue;
 pub mod reason;
+pub mod routes;
 pub mod spf;
 pub mod target;
 pub mod time;
