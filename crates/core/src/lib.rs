@@ -11,6 +11,7 @@
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
+//! - [`metric`]: what a link costs
 //! - [`graph`]: the mesh as a graph
 //! - [`spf`]: the shortest path to each node
 //! - [`routes`]: routes to a node that share no relay
@@ -18,6 +19,7 @@
 pub mod graph;
 pub mod id;
 pub mod label;
+pub mod metric;
 pub mod neighbor;
 pub mod policy;
 mod queue;
