@@ -15,6 +15,7 @@
 //! - [`graph`]: the mesh as a graph
 //! - [`spf`]: the shortest path to each node
 //! - [`routes`]: routes to a node that share no relay
+//! - [`select`]: which of them a session uses
 
 pub mod graph;
 pub mod id;
@@ -25,6 +26,7 @@ pub mod policy;
 mod queue;
 pub mod reason;
 pub mod routes;
+pub mod select;
 pub mod spf;
 pub mod target;
 pub mod time;

@@ -32,7 +32,7 @@ pub const UNMEASURED: u32 = 200_000;
 /// are about what a stream pays for repairs over a link of 50 ms; the last one is worse than any detour on Earth.
 const LOSS_PENALTIES: [(u16, u32); 5] =
     [(0, 0), (20, 20_000), (50, 60_000), (100, 200_000), (250, 1_000_000)];
-/// Loss from which on a route is [impaired]: TCP over it crawls, whatever its delay.
+/// Loss from which on a route counts as impaired: TCP over it crawls, whatever its delay.
 pub const IMPAIRING_LOSS: u16 = 100;
 
 /// The least value of a window of time.

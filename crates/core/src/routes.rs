@@ -44,6 +44,34 @@ pub fn routes(graph: &Graph, source: u32, target: u32, k: usize) -> Vec<Route> {
     limited_routes(graph, source, target, k, MAX_ROUTE_LEN)
 }
 
+/// Up to `k` routes between the ends of a route that share no relay with it or with each other, cheapest first: what
+/// to keep beside a route that stays in use though it is no longer one of [`routes`]. Empty for what is no route.
+pub fn beside(graph: &Graph, nodes: &[u32], k: usize) -> Vec<Route> {
+    let (Some(source), Some(target)) = (nodes.first().copied(), nodes.last().copied()) else {
+        return Vec::new();
+    };
+    if cost(graph, nodes).is_none() {
+        return Vec::new();
+    }
+    let distances = search(graph, target, source);
+    let mut flow = Flow::new(graph, source, target, &distances, nodes);
+    while flow.units() < k && flow.augment() {}
+    let mut routes = flow.routes();
+    routes.retain(|route| route.nodes.len() <= MAX_ROUTE_LEN);
+    routes
+}
+
+/// What a route costs now, in microseconds. `None` where it does not lead from its first node to its last: a link is gone,
+/// a node between carries no transit (any more), or it has fewer than 2 or more than [`MAX_ROUTE_LEN`] nodes.
+pub fn cost(graph: &Graph, nodes: &[u32]) -> Option<u64> {
+    if nodes.len() < 2 || nodes.len() > MAX_ROUTE_LEN {
+        return None;
+    }
+    let links = nodes.windows(2).map(|ends| graph.link(ends[0], ends[1]));
+    let relays = nodes[1..nodes.len() - 1].iter().map(|relay| graph.through(*relay));
+    links.chain(relays).map(|cost| cost.map(u64::from)).sum()
+}
+
 /// [`routes`] of at most `limit` nodes each.
 fn limited_routes(graph: &Graph, source: u32, target: u32, k: usize, limit: usize) -> Vec<Route> {
     if source == target || at(source) >= graph.len() || k == 0 {
@@ -461,6 +489,9 @@ mod tests {
         let line = graph(&[Node::default(); 17], &chain(17));
         assert_eq!(routes(&line, 0, 15, 3)[0].nodes.len(), 16);
         assert!(routes(&line, 0, 16, 3).is_empty());
+        let path: Vec<u32> = (0..17).collect();
+        assert_eq!((cost(&line, &path), cost(&line, &path[..16])), (None, Some(14 * 10_000 + 15)));
+        assert_eq!((cost(&line, &[0, 2]), cost(&line, &[0]), cost(&line, &[])), (None, None, None));
         // A dear short cut makes it short enough.
         let mut links = chain(17);
         links.push((3, 6, 4_000_000));
@@ -498,6 +529,16 @@ mod tests {
             for (i, route) in found.iter().enumerate() {
                 prop_assert!(paths.contains(&(route.cost, route.nodes.clone())), "{:?}", route);
                 prop_assert!(found[..i].iter().all(|other| disjoint(&route.nodes, &other.nodes)));
+                prop_assert_eq!(cost(&graph, &route.nodes), Some(route.cost));
+                let clear: Vec<_> = paths.iter().filter(|path| disjoint(&route.nodes, &path.1)).cloned().collect();
+                let beside = beside(&graph, &route.nodes, 2);
+                prop_assert!(beside.iter().all(|other| disjoint(&route.nodes, &other.nodes)));
+                // The least total of the largest set, whether or not it has the shortest.
+                let all = sets(&clear, 2);
+                let most = all.iter().map(Vec::len).max().unwrap();
+                let least = all.iter().filter(|set| set.len() == most).map(|set| set.iter().sum::<u64>()).min();
+                prop_assert_eq!(beside.len(), most);
+                prop_assert_eq!(Some(beside.iter().map(|route| route.cost).sum()), least);
             }
         }
 
