@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ffmesh_core::graph::{Graph, Listed, Node};
+use ffmesh_core::routes::routes;
 use ffmesh_core::spf::Spf;
 
 const ROUNDS: u32 = 101;
@@ -13,7 +14,10 @@ fn main() {
     let (nodes, degree) = (words.next().unwrap_or(10_000), words.next().unwrap_or(8));
     let listed = regular(nodes, degree);
     let all = vec![Node::default(); nodes as usize];
-    println!("{nodes} nodes, degree {degree}, {} links; median and worst of {ROUNDS}", listed.len() / 2);
+    println!(
+        "{nodes} nodes, degree {degree}, {} links; best, median and worst of {ROUNDS}",
+        listed.len() / 2
+    );
     let mut sum = 0;
     time("graph", |_| sum += Graph::new(&all, &listed).link_count());
     let graph = Graph::new(&all, &listed);
@@ -22,6 +26,9 @@ fn main() {
         let graph = Graph::new(&all, &listed);
         sum += usize::from(Spf::new(&graph, i % nodes).cost(nodes - 1).is_some());
     });
+    for k in [1, 3] {
+        time(&format!("{k} routes"), |i| sum += routes(&graph, 0, 1 + i * 7919 % (nodes - 1), k).len());
+    }
     println!("({sum})");
 }
 
@@ -34,7 +41,12 @@ fn time(name: &str, mut run: impl FnMut(u32)) {
         })
         .collect();
     times.sort_unstable();
-    println!("{name:<16} {:>10.3?} {:>10.3?}", times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "{name:<16} {:>10.3?} {:>10.3?} {:>10.3?}",
+        times[0],
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
 }
 
 /// A ring and random chords, `degree` links a node on average, 1 to 100 ms each.

@@ -8,6 +8,7 @@
 //! Links lie in one array, those of a node side by side and sorted (compressed sparse rows). 10,000 nodes of degree 8
 //! take 0.7 MB.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::id::NodeId;
@@ -114,10 +115,8 @@ impl Graph {
         });
         let count = nodes.len();
         let sound = |l: &&Listed| at(l.from) < count && at(l.to) < count && l.from != l.to;
-        // Sorting by counting, once for each end: rows in the order of their nodes, sorted within.
-        let by_target = Rows::new(count, || {
-            listed.iter().filter(sound).map(|l| (l.to, Edge { to: l.from, cost: l.cost }))
-        });
+        // Turned round twice, rows are in the order of their nodes, and sorted within.
+        let by_target = Rows::by_target(count, || listed.iter().filter(sound));
         let outgoing = by_target.transposed();
         let incoming = outgoing.transposed();
         Self { through: through.collect(), links: outgoing.common(&incoming) }
@@ -164,23 +163,32 @@ struct Rows {
 }
 
 impl Rows {
-    /// Rows out of pairs (row, edge); `pairs` is run twice, first to count.
-    fn new<I: Iterator<Item = (u32, Edge)>>(rows: usize, pairs: impl Fn() -> I) -> Self {
+    /// Rows out of `entries`, each an edge of the node that it leads to: sorted by counting.
+    fn by_target<'a, I: Iterator<Item = &'a Listed>>(rows: usize, entries: impl Fn() -> I) -> Self {
         let mut starts = vec![0u32; rows + 1];
-        for (row, _) in pairs() {
-            starts[at(row) + 1] += 1;
+        for entry in entries() {
+            starts[at(entry.to)] += 1;
         }
-        let mut total = 0;
-        for start in &mut starts {
-            total += *start;
-            *start = total;
+        let mut next = sums(&mut starts);
+        let mut edges = vec![Edge::default(); at(starts[rows])];
+        for entry in entries() {
+            place(&mut edges, &mut next[at(entry.to)], Edge { to: entry.from, cost: entry.cost });
         }
-        let mut next = starts.clone();
-        let mut edges = vec![Edge::default(); at(total)];
-        for (row, edge) in pairs() {
-            let place = &mut next[at(row)];
-            edges[at(*place)] = edge;
-            *place += 1;
+        Self { starts, edges }
+    }
+
+    /// Each edge turned round; the rows of the result are sorted.
+    fn transposed(&self) -> Self {
+        let mut starts = vec![0u32; self.starts.len()];
+        for edge in &self.edges {
+            starts[at(edge.to)] += 1;
+        }
+        let mut next = sums(&mut starts);
+        let mut edges = vec![Edge::default(); self.edges.len()];
+        for (row, turned) in self.each() {
+            for edge in turned {
+                place(&mut edges, &mut next[at(edge.to)], Edge { to: row, cost: edge.cost });
+            }
         }
         Self { starts, edges }
     }
@@ -196,30 +204,25 @@ impl Rows {
         (0u32..).zip(self.starts.windows(2)).map(|(row, ends)| (row, &self.edges[at(ends[0])..at(ends[1])]))
     }
 
-    /// Each edge turned round; the rows of the result are sorted.
-    fn transposed(&self) -> Self {
-        Self::new(self.starts.len() - 1, || {
-            self.each().flat_map(|(row, edges)| {
-                edges.iter().map(move |edge| (edge.to, Edge { to: row, cost: edge.cost }))
-            })
-        })
-    }
-
     /// The edges in both, each once at the greater cost. Both are sorted, and may have an edge several times, of which
     /// the cheapest counts.
     fn common(&self, other: &Self) -> Self {
         let mut starts = Vec::with_capacity(self.starts.len());
-        let mut edges = Vec::with_capacity(self.edges.len());
+        let mut edges: Vec<Edge> = Vec::with_capacity(self.edges.len());
         starts.push(0);
         for (row, mine) in self.each() {
-            let mut theirs = other.row(row).iter().copied().peekable();
-            for (to, cost) in cheapest(mine.iter().copied()) {
-                while theirs.next_if(|edge| edge.to < to).is_some() {}
-                let mut back: Option<u32> = None;
-                while let Some(edge) = theirs.next_if(|edge| edge.to == to) {
-                    back = Some(back.map_or(edge.cost, |cost| cost.min(edge.cost)));
+            let theirs = other.row(row);
+            let (mut i, mut j) = (0, 0);
+            while i < mine.len() && j < theirs.len() {
+                let to = mine[i].to;
+                match to.cmp(&theirs[j].to) {
+                    Ordering::Less => i += 1,
+                    Ordering::Greater => j += 1,
+                    Ordering::Equal => {
+                        let cost = cheapest(mine, &mut i).max(cheapest(theirs, &mut j));
+                        edges.push(Edge { to, cost });
+                    }
                 }
-                edges.extend(back.map(|back| Edge { to, cost: cost.max(back) }));
             }
             starts.push(u32::try_from(edges.len()).unwrap_or(u32::MAX)); // no more than came in
         }
@@ -227,16 +230,29 @@ impl Rows {
     }
 }
 
-/// Each other end once with its cheapest cost, out of a sorted row.
-fn cheapest(row: impl Iterator<Item = Edge>) -> impl Iterator<Item = (u32, u32)> {
-    let mut row = row.peekable();
-    std::iter::from_fn(move || {
-        let Edge { to, mut cost } = row.next()?;
-        while let Some(again) = row.next_if(|edge| edge.to == to) {
-            cost = cost.min(again.cost);
-        }
-        Some((to, cost))
-    })
+/// Turns counts into the places where the rows start (the last one: where they end), and returns a copy to advance.
+fn sums(counts: &mut [u32]) -> Vec<u32> {
+    let mut total = 0;
+    for count in counts.iter_mut() {
+        total += std::mem::replace(count, total);
+    }
+    counts.to_vec()
+}
+
+fn place(edges: &mut [Edge], next: &mut u32, edge: Edge) {
+    edges[at(*next)] = edge;
+    *next += 1;
+}
+
+/// The cheapest of the edges from `*next` on that lead to the same node as the first; moves `*next` behind them.
+fn cheapest(row: &[Edge], next: &mut usize) -> u32 {
+    let Edge { to, mut cost } = row[*next];
+    *next += 1;
+    while let Some(again) = row.get(*next).filter(|edge| edge.to == to) {
+        cost = cost.min(again.cost);
+        *next += 1;
+    }
+    cost
 }
 
 /// A node's number as a place in an array.

@@ -9,10 +9,8 @@
 //! This tree serves tables and reachability. What a session uses comes from [`crate::routes`], which also knows the
 //! limit on a route's length and paths that share no relay.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use crate::graph::{Graph, at};
+use crate::queue::RadixHeap;
 
 /// No node.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -92,9 +90,9 @@ pub(crate) fn search(graph: &Graph, source: u32, until: u32) -> Vec<Reached> {
     let mut reached = vec![Reached { cost: u64::MAX, parent: NONE, hops: 0 }; graph.len()];
     let Some(start) = reached.get_mut(at(source)) else { return reached };
     start.cost = 0;
-    let mut queue = BinaryHeap::with_capacity(graph.len());
-    queue.push(Reverse((0u64, source)));
-    while let Some(Reverse((cost, node))) = queue.pop() {
+    let mut queue = RadixHeap::default();
+    queue.push(0, source);
+    while let Some((cost, node)) = queue.pop() {
         let here = reached[at(node)];
         if cost != here.cost {
             continue; // a cheaper way was found since
@@ -113,7 +111,7 @@ pub(crate) fn search(graph: &Graph, source: u32, until: u32) -> Vec<Reached> {
             let cost = onward + u64::from(edge.cost);
             if cost < there.cost {
                 *there = Reached { cost, parent: node, hops };
-                queue.push(Reverse((cost, edge.to)));
+                queue.push(cost, edge.to);
             } else if cost == there.cost && edge.to != source && (hops, node) < (there.hops, there.parent) {
                 (there.hops, there.parent) = (hops, node);
             }

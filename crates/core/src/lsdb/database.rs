@@ -255,6 +255,11 @@ impl Database {
         Some(Key { name: self.names.find(origin)?, kind })
     }
 
+    /// The number of an id that any record is of or mentions.
+    pub fn name(&self, id: &NodeId) -> Option<Name> {
+        self.names.find(id)
+    }
+
     /// The id behind a number.
     pub fn id(&self, name: Name) -> Option<&NodeId> {
         self.names.id(name)
