@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::flood::LinkId;
 use crate::lsdb::fake::key_of;
 use crate::lsdb::{MAX_AGE, REFRESH, Service};
-use crate::mesh::{Event, Input};
+use crate::mesh::{Event, Input, LinkUp};
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -374,4 +374,46 @@ fn a_thousand_nodes_of_degree_four() {
     println!("database: {} bytes a node", net.nodes[&0].database().memory());
     net.check();
     assert!(per_second(net.bytes - bytes) <= 1000.0);
+}
+
+/// Figures, not a test: a cold join to 10,000 nodes of degree 8, with signatures that cost nothing to check; time it from outside.
+#[test]
+#[ignore = "figures"]
+fn a_cold_join_to_ten_thousand_nodes_of_degree_eight() {
+    use crate::lsdb::fake::FakeSigner;
+    use crate::lsdb::record::{Content, Listed, NodeInfo, Version, sign};
+    use crate::wire::{Advert, Message};
+
+    const NODES: usize = 10_000;
+    let mut net = Net::new(16);
+    net.start(NODES, 1);
+    let key = key_of(&id(0));
+    let up = LinkUp { link: LinkId(1), neighbor: id(0), key, cost: 0, rtt: Some(ms(1)) };
+    net.input(NODES, Input::LinkUp(up));
+    let at = Version { epoch: 1, sequence: 1 };
+    let mut records = Vec::new();
+    for n in 0..NODES {
+        let near = [1, 7, 100, 1000].into_iter().flat_map(|d| [(n + d) % NODES, (n + NODES - d) % NODES]);
+        let near = near.chain((n == 0).then_some(NODES));
+        let links = near.map(|to| Listed {
+            neighbor: id(to),
+            cost: u32::try_from(1000 + to * n % 9000).unwrap(),
+            band: 0,
+        });
+        let node = NodeInfo { relay: true, transit: true, ..NodeInfo::default() };
+        for content in [Content::Links(links.collect()), Content::Node(node)] {
+            let record = sign(&id(n), at, &content, &FakeSigner::of(&id(n)));
+            records.push(crate::flood::aged(Duration::ZERO, &record));
+        }
+    }
+    println!("signed");
+    for records in records.chunks(100) {
+        let advert = Advert { records: records.to_vec() };
+        net.input(NODES, Input::Message(LinkId(1), Message::Advert(advert)));
+        net.run(ms(10));
+    }
+    net.run(ms(2000));
+    let mesh = &net.nodes[&NODES];
+    println!("{} SPF runs, {} bytes", mesh.counters().spf_runs, mesh.database().memory());
+    assert_eq!(mesh.table().reachable().len(), NODES);
 }
