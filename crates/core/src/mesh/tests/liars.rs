@@ -21,12 +21,12 @@ fn say(net: &mut Net, link: LinkId, records: &[Vec<u8>]) {
     net.input(0, Input::Message(link, Message::Advert(Advert { records })));
 }
 
-fn links(origin: usize, by: usize, version: Version, to: &[usize]) -> Vec<u8> {
+pub(super) fn links(origin: usize, by: usize, version: Version, to: &[usize]) -> Vec<u8> {
     let listed = to.iter().map(|to| Listed { neighbor: id(*to), cost: 0, band: 0 }).collect();
     sign(&id(origin), version, &Content::Links(listed), &FakeSigner::of(&id(by)))
 }
 
-const HIGH: Version = Version { epoch: u64::MAX, sequence: u32::MAX };
+pub(super) const HIGH: Version = Version { epoch: u64::MAX, sequence: u32::MAX };
 
 /// Lets the mesh settle and checks that it is what it was before.
 fn unharmed(net: &mut Net, before: &[std::sync::Arc<crate::mesh::Table>]) {

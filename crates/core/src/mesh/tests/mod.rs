@@ -13,6 +13,7 @@ use crate::flood::LinkId;
 use crate::lsdb::fake::key_of;
 use crate::lsdb::{MAX_AGE, REFRESH, Service};
 use crate::mesh::{Event, Input, LinkUp};
+use crate::wire::{Advert, AgedRecord, Base64, Message};
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -262,6 +263,10 @@ enum Step {
     Restart(usize, u64),
     Services(usize, u8),
     Partition(usize),
+    /// Over some link comes a forged record of some node
+    Lie(usize, usize),
+    /// Over some link comes a record that was on the wire before, as if it were new
+    Replay(usize, usize),
     Wait(u64),
 }
 
@@ -273,6 +278,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), 0u64..5).prop_map(|(node, boot)| Step::Restart(node, boot)),
         1 => (any::<usize>(), any::<u8>()).prop_map(|(node, n)| Step::Services(node, n)),
         1 => any::<usize>().prop_map(Step::Partition),
+        2 => (any::<usize>(), any::<usize>()).prop_map(|(link, node)| Step::Lie(link, node)),
+        2 => (any::<usize>(), any::<usize>()).prop_map(|(link, record)| Step::Replay(link, record)),
         3 => (0u64..15_000).prop_map(Step::Wait),
     ]
 }
@@ -280,6 +287,13 @@ fn step() -> impl Strategy<Value = Step> {
 fn nth<T: Clone>(mut items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
     let len = items.len();
     (len > 0).then(|| items.nth(n % len)).flatten()
+}
+
+/// A record comes to one end of a link, as if from the other.
+fn inject(net: &mut Net, link: usize, record: AgedRecord) {
+    if let Some((link, (end, _))) = nth(net.links.iter().map(|(link, ends)| (*link, *ends)), link) {
+        net.input(end, Input::Message(link, Message::Advert(Advert { records: vec![record] })));
+    }
 }
 
 fn apply(net: &mut Net, step: &Step) {
@@ -325,6 +339,15 @@ fn apply(net: &mut Net, step: &Step) {
                 .collect();
             for link in across {
                 net.cut(link);
+            }
+        }
+        Step::Lie(link, node) => {
+            let record = liars::links(node % 8, LEAF + 9, liars::HIGH, &[0, 1]);
+            inject(net, link, AgedRecord(0, Base64(record)));
+        }
+        Step::Replay(link, record) => {
+            if let Some(AgedRecord(_, record)) = nth(net.overheard.iter().cloned(), record) {
+                inject(net, link, AgedRecord(0, record));
             }
         }
         Step::Wait(time) => net.run(ms(time)),
@@ -382,7 +405,6 @@ fn a_thousand_nodes_of_degree_four() {
 fn a_cold_join_to_ten_thousand_nodes_of_degree_eight() {
     use crate::lsdb::fake::FakeSigner;
     use crate::lsdb::record::{Content, Listed, NodeInfo, Version, sign};
-    use crate::wire::{Advert, Message};
 
     const NODES: usize = 10_000;
     let mut net = Net::new(16);

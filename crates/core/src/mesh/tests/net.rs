@@ -11,7 +11,7 @@ use crate::lsdb::fake::{FakeSigner, FakeVerifier, key_of};
 use crate::mesh::{Action, Config, Event, Input, LinkUp, Mesh};
 use crate::random::Random;
 use crate::time::Time;
-use crate::wire::{MAX_ADVERT_LEN, MAX_FRAME_LEN, Message, decode_datagram, encode};
+use crate::wire::{AgedRecord, MAX_ADVERT_LEN, MAX_FRAME_LEN, Message, decode_datagram, encode};
 
 /// Nodes are numbers; those from here on are leaves, without the capability `relay`.
 pub(super) const LEAF: usize = 90;
@@ -41,6 +41,8 @@ pub(super) struct Net {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) random: Random,
+    /// The first records that were on the wire, for those that replay them
+    pub(super) overheard: Vec<AgedRecord>,
     queue: BTreeMap<(Time, u64), Happening>,
     deadlines: BTreeSet<(Time, usize)>,
     deadline_of: BTreeMap<usize, Time>,
@@ -60,6 +62,7 @@ impl Net {
             messages: 0,
             bytes: 0,
             random: Random::new(seed),
+            overheard: Vec::new(),
             queue: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
@@ -199,6 +202,11 @@ impl Net {
         self.bytes += frame.len() as u64;
         if self.rough {
             assert_eq!(decode_datagram(&frame[4..]).unwrap().message, message);
+        }
+        if let Message::Advert(advert) = &message
+            && self.overheard.len() < 200
+        {
+            self.overheard.extend(advert.records.iter().cloned());
         }
         if self.random.below(1000) >= self.loss {
             self.soon(Happening::Arrival(link, from, message));
