@@ -355,7 +355,7 @@ fn apply(net: &mut Net, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn whatever_happens_all_agree_once_it_is_quiet(
@@ -379,9 +379,9 @@ proptest! {
     }
 }
 
-/// Figures, not a test: `cargo test --release -p ffmesh-core a_thousand -- --ignored --nocapture`.
+/// Figures: `cargo test --release -p ffmesh-core a_thousand -- --ignored --nocapture`.
 #[test]
-#[ignore = "takes a minute in release"]
+#[ignore = "figures; some minutes in release"]
 fn a_thousand_nodes_of_degree_four() {
     let mut net = Net::ring(1000, &[1, 37], 15);
     net.rough = false;
@@ -395,8 +395,12 @@ fn a_thousand_nodes_of_degree_four() {
         per_second(net.messages - messages)
     );
     println!("database: {} bytes a node", net.nodes[&0].database().memory());
-    net.check();
     assert!(per_second(net.bytes - bytes) <= 1000.0);
+    let (bytes, link) = (net.bytes, net.link_between(500, 537).unwrap());
+    net.cut(link);
+    net.run(ms(1000));
+    net.databases_are_equal_within_each_part();
+    println!("one lost link: {} bytes a node", (net.bytes - bytes) / 1000);
 }
 
 /// Figures, not a test: a cold join to 10,000 nodes of degree 8, with signatures that cost nothing to check; time it from outside.

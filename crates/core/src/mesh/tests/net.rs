@@ -253,7 +253,7 @@ impl Net {
         self.no_route_loops();
     }
 
-    fn databases_are_equal_within_each_part(&self) {
+    pub(super) fn databases_are_equal_within_each_part(&self) {
         for (a, b) in self.links.values() {
             let entries = |node: usize| self.nodes[&node].database().entries(|_| true);
             let sums = |node: &usize| self.nodes[node].database().sums();
