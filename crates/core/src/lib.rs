@@ -10,6 +10,7 @@
 //! - [`policy`]: what may be dialled through a node, and by whom
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
+//! - [`lsdb`]: the link-state database: what every node says about itself, signed
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
 //! - [`metric`]: what a link costs
 //! - [`graph`]: the mesh as a graph
@@ -17,13 +18,17 @@
 //! - [`routes`]: routes to a node that share no relay
 //! - [`select`]: which of them a session uses
 
+pub mod backoff;
 pub mod graph;
+pub mod hash;
 pub mod id;
 pub mod label;
+pub mod lsdb;
 pub mod metric;
 pub mod neighbor;
 pub mod policy;
 mod queue;
+pub mod random;
 pub mod reason;
 pub mod routes;
 pub mod select;
