@@ -66,6 +66,9 @@ pub enum Refusal {
     /// The id is not that of the key's certificate, or the signature is wrong.
     #[error("the record's key is not its origin's, or the signature is wrong")]
     Forged,
+    /// It claims the capability `relay`, which its certificate has not.
+    #[error("the record claims a capability that its node's certificate has not")]
+    Capability,
     /// The key is revoked.
     #[error("the record's key is revoked")]
     Revoked,
@@ -180,6 +183,9 @@ impl Database {
             Verdict::Forged => return Outcome::Refused(Refusal::Forged),
             Verdict::Unknown => return Outcome::UnknownKey(head.key),
         }
+        if matches!(&content, Content::Node(node) if node.relay) && !verifier.may_relay(&head.key) {
+            return Outcome::Refused(Refusal::Capability);
+        }
         if let Some((key, loses)) = conflict {
             self.conflicts += 1;
             if loses {
@@ -239,9 +245,19 @@ impl Database {
         self.slot(key).map(|slot| slot.version)
     }
 
+    /// The fingerprint of the body at a key, also of a purged record.
+    pub fn fingerprint(&self, key: Key) -> Option<u64> {
+        self.slot(key).map(|slot| slot.fingerprint)
+    }
+
     /// The key of an origin's record, if the origin is known at all.
     pub fn key(&self, origin: &NodeId, kind: Kind) -> Option<Key> {
         Some(Key { name: self.names.find(origin)?, kind })
+    }
+
+    /// The number of an id that any record is of or mentions.
+    pub fn name(&self, id: &NodeId) -> Option<Name> {
+        self.names.find(id)
     }
 
     /// The id behind a number.

@@ -23,9 +23,9 @@ impl Bucket {
         Self((fingerprint(origin.as_str().as_bytes()) >> 54) as u16)
     }
 
-    /// The group that it is in, below [`FAN_OUT`].
-    pub fn group(self) -> usize {
-        usize::from(self.0) / FAN_OUT
+    /// Those of a group, in order.
+    pub fn all_of(group: usize) -> impl Iterator<Item = Self> {
+        (0u16..).map(Self).skip(group * FAN_OUT).take(FAN_OUT)
     }
 }
 

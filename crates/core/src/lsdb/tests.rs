@@ -35,6 +35,10 @@ impl Verifier for Never {
     fn verify(&self, _: &NodeId, _: &KeyHash, _: &[u8], _: &[u8]) -> Verdict {
         panic!("the signature was looked at");
     }
+
+    fn may_relay(&self, _: &KeyHash) -> bool {
+        panic!("the certificate was looked at");
+    }
 }
 
 #[test]
@@ -80,6 +84,17 @@ fn lies_are_refused_and_change_nothing() {
     assert_eq!(offer(&mut db, &many, NOW), Outcome::Refused(Refusal::Malformed(RecordError::Long)));
     assert_eq!(offer(&mut db, &[], NOW), Outcome::Refused(Refusal::Malformed(RecordError::Short)));
     assert_eq!(*db.sums(), sums);
+}
+
+#[test]
+fn a_relay_without_the_capability_is_refused() {
+    let mut db = Database::default();
+    let mut offer_node = |relay| {
+        let content = Content::Node(NodeInfo { relay, ..NodeInfo::default() });
+        offer(&mut db, &sign(&id("leaf1"), version(1, 1), &content, &FakeSigner::of(&id("leaf1"))), NOW)
+    };
+    assert_eq!(offer_node(true), Outcome::Refused(Refusal::Capability));
+    assert!(matches!(offer_node(false), Outcome::Stored(..)));
 }
 
 #[test]

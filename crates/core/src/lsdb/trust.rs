@@ -50,6 +50,9 @@ pub trait Verifier: Send {
     /// Whether `signature` over `bytes` is that of `origin`, whose certificate has `key`.
     fn verify(&self, origin: &NodeId, key: &KeyHash, bytes: &[u8], signature: &[u8]) -> Verdict;
 
+    /// Whether the certificate of a key lets its node carry transit.
+    fn may_relay(&self, key: &KeyHash) -> bool;
+
     /// The certificate of a key in DER, for a neighbour that asks.
     fn certificate(&self, _key: &KeyHash) -> Option<Vec<u8>> {
         None

@@ -12,6 +12,8 @@ pub const MAX_ADVERT_RECORDS: usize = 4096;
 pub const MAX_DIGEST_ENTRIES: usize = 400;
 /// Sums on each level of a DIGEST.
 const FAN_OUT: usize = crate::lsdb::digest::FAN_OUT;
+/// Keys of a CERTIFICATE_REQUEST, and certificates of its answer.
+pub const MAX_CERTIFICATE_KEYS: usize = 256;
 /// Longest certificate, in bytes.
 pub const MAX_CERTIFICATE_LEN: usize = 16 << 10;
 /// Farthest that a FIND_NODE goes, in hops.
@@ -154,18 +156,18 @@ pub struct FindNodeAck {
     pub records: Vec<AgedRecord>,
 }
 
-/// CERTIFICATE_REQUEST: asks for the certificate of a key.
+/// CERTIFICATE_REQUEST: asks for the certificates of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRequest {
-    /// 64 hex digits
-    pub key: KeyHash,
+    /// Each 64 hex digits; at most [`MAX_CERTIFICATE_KEYS`]
+    pub keys: Vec<KeyHash>,
 }
 
-/// CERTIFICATE: its answer.
+/// CERTIFICATE: its answer, with those that the sender has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// X.509 in DER, up to [`MAX_CERTIFICATE_LEN`] bytes
-    pub certificate: Base64,
+    /// X.509 in DER; at most [`MAX_CERTIFICATE_KEYS`], each up to [`MAX_CERTIFICATE_LEN`] bytes
+    pub certificates: Vec<Base64>,
 }
 
 impl Digest {

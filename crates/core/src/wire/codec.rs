@@ -175,8 +175,8 @@ mod tests {
                 (0, vec![]),
             ])),
             Message::DigestRequest(DigestRequest { records: vec![(id("a"), 1)] }),
-            Message::CertificateRequest(CertificateRequest { key: crate::lsdb::KeyHash([7; 32]) }),
-            Message::Certificate(Certificate { certificate: Base64(vec![0x30; 500]) }),
+            Message::CertificateRequest(CertificateRequest { keys: vec![crate::lsdb::KeyHash([7; 32]); 2] }),
+            Message::Certificate(Certificate { certificates: vec![Base64(vec![0x30; 500])] }),
         ]
     }
 
@@ -207,7 +207,9 @@ mod tests {
             Message::DigestRequest(DigestRequest { records: vec![(id("a"), 1); MAX_DIGEST_ENTRIES + 1] }),
             Message::Digest(Digest::Buckets(vec![(1, SumList::new(vec![])); 33])),
             Message::Digest(Digest::Entries(vec![(1, vec![listed; 1025])])),
-            Message::Certificate(Certificate { certificate: Base64(vec![0; MAX_CERTIFICATE_LEN + 1]) }),
+            Message::Certificate(Certificate {
+                certificates: vec![Base64(vec![0; MAX_CERTIFICATE_LEN + 1])],
+            }),
         ] {
             assert!(decode_datagram(&encode_datagram(&id("b"), &message)).is_err(), "{}", message.number());
         }

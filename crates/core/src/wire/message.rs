@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::advert::{
     Advert, Certificate, CertificateRequest, Digest, DigestRequest, FindNode, FindNodeAck,
-    MAX_ADVERT_RECORDS, MAX_CERTIFICATE_LEN, MAX_DIGEST_ENTRIES, MAX_FIND_TTL,
+    MAX_ADVERT_RECORDS, MAX_CERTIFICATE_KEYS, MAX_CERTIFICATE_LEN, MAX_DIGEST_ENTRIES, MAX_FIND_TTL,
 };
 use crate::id::{MeshName, NodeId};
 use crate::label::Label;
@@ -61,7 +61,7 @@ pub enum Message {
     CircuitAck(CircuitAck),
     /// 21: forget them
     CircuitClose(CircuitClose),
-    /// 22: a certificate that the sender wants
+    /// 22: certificates that the sender wants
     CertificateRequest(CertificateRequest),
     /// 23: its answer
     Certificate(Certificate),
@@ -330,10 +330,16 @@ impl Message {
                 bound("records of DIGEST_REQUEST", m.records.len(), MAX_DIGEST_ENTRIES)?;
                 Self::DigestRequest(m)
             }
-            22 => Self::CertificateRequest(serde_json::from_value(data).map_err(wrong)?),
+            22 => {
+                let m: CertificateRequest = serde_json::from_value(data).map_err(wrong)?;
+                bound("keys of CERTIFICATE_REQUEST", m.keys.len(), MAX_CERTIFICATE_KEYS)?;
+                Self::CertificateRequest(m)
+            }
             23 => {
                 let m: Certificate = serde_json::from_value(data).map_err(wrong)?;
-                bound("bytes of CERTIFICATE", m.certificate.0.len(), MAX_CERTIFICATE_LEN)?;
+                bound("certificates of CERTIFICATE", m.certificates.len(), MAX_CERTIFICATE_KEYS)?;
+                let longest = m.certificates.iter().map(|bytes| bytes.0.len()).max().unwrap_or_default();
+                bound("bytes of a certificate", longest, MAX_CERTIFICATE_LEN)?;
                 Self::Certificate(m)
             }
             other => Self::Unknown(other),

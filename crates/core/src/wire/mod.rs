@@ -11,8 +11,8 @@ mod message;
 
 pub use advert::{
     Advert, AgedRecord, Base64, Certificate, CertificateRequest, Digest, DigestRequest, FindNode,
-    FindNodeAck, ListedRecord, MAX_ADVERT_RECORDS, MAX_CERTIFICATE_LEN, MAX_DIGEST_ENTRIES, MAX_FIND_TTL,
-    Sum, SumList,
+    FindNodeAck, ListedRecord, MAX_ADVERT_RECORDS, MAX_CERTIFICATE_KEYS, MAX_CERTIFICATE_LEN,
+    MAX_DIGEST_ENTRIES, MAX_FIND_TTL, Sum, SumList,
 };
 pub use codec::{
     Decoder, FrameError, MAX_ADVERT_LEN, MAX_FRAME_LEN, decode_datagram, encode, encode_datagram,
