@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// How far back the least round trip time is taken from. As long as a better route has to stay better
-///, so one lucky sample does not win a route.
+/// How far back the least round trip time is taken from: as long as a better route has to stay better
+/// ([`crate::select::HOLD`]), and long enough for a full queue to have been empty once.
 pub const RTT_WINDOW: Duration = Duration::from_secs(30);
 /// Samples of the window are kept as one least value for each span of this length, so that probes every 10 ms take
 /// no more memory than PINGs every second.
