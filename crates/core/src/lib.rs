@@ -11,13 +11,33 @@
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
 //! - [`text`]: what others wrote, made fit to be shown
+//! - [`lsdb`]: the link-state database: what every node says about itself, signed
+//! - [`flood`]: how records get from their origin to every node
 //! - [`neighbor`]: which link to a neighbour counts, and whether it is alive
+//! - [`metric`]: what a link costs
+//! - [`graph`]: the mesh as a graph
+//! - [`spf`]: the shortest path to each node
+//! - [`routes`]: routes to a node that share no relay
+//! - [`select`]: which of them a session uses
+//! - [`mesh`]: the control plane of one node: all of these in one state machine
 
+pub mod backoff;
+pub mod flood;
+pub mod graph;
+pub mod hash;
 pub mod id;
 pub mod label;
+pub mod lsdb;
+pub mod mesh;
+pub mod metric;
 pub mod neighbor;
 pub mod policy;
+mod queue;
+pub mod random;
 pub mod reason;
+pub mod routes;
+pub mod select;
+pub mod spf;
 pub mod target;
 pub mod text;
 pub mod time;

@@ -25,7 +25,7 @@ const FORBIDDEN: [(&str, &str); 17] = [
 ];
 
 /// Crates that this one may be built on. Each more is a decision.
-const DEPENDENCIES: [&str; 4] = ["serde", "serde_json", "thiserror", "ipnet"];
+const DEPENDENCIES: [&str; 5] = ["serde", "serde_json", "thiserror", "ipnet", "data-encoding"];
 
 #[test]
 fn no_source_reads_a_clock_or_opens_anything() {

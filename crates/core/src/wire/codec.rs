@@ -9,13 +9,15 @@ use crate::id::NodeId;
 
 /// Longest JSON text of a frame, in bytes.
 pub const MAX_FRAME_LEN: usize = 64 << 10;
+/// Longest JSON text of a frame with ADVERT or FIND_NODE_ACK, in bytes. Such frames come only on control streams.
+pub const MAX_ADVERT_LEN: usize = 1 << 20;
 const LENGTH_LEN: usize = 4;
 
 /// Why bytes are no frame. It ends the stream it was read from, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The length is over [`MAX_FRAME_LEN`].
-    #[error("frame of {0} bytes: at most {MAX_FRAME_LEN} are allowed")]
+    /// The length is over [`MAX_FRAME_LEN`], or [`MAX_ADVERT_LEN`] where that holds.
+    #[error("frame of {0} bytes: at most {MAX_FRAME_LEN} are allowed, or {MAX_ADVERT_LEN} with records")]
     TooLong(usize),
     /// The text is no message.
     #[error("malformed message: {0}")]
@@ -60,12 +62,26 @@ pub fn decode_datagram(text: &[u8]) -> Result<Envelope, FrameError> {
 }
 
 /// Takes frames out of bytes that arrive in pieces. Holds at most one frame and what follows it in one read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     buffer: Vec<u8>,
+    longest: usize,
+}
+
+impl Default for Decoder {
+    /// For streams of a session: no frame is longer than [`MAX_FRAME_LEN`].
+    fn default() -> Self {
+        Self { buffer: Vec::new(), longest: MAX_FRAME_LEN }
+    }
 }
 
 impl Decoder {
+    /// For the control stream of a link: messages with records may have up to [`MAX_ADVERT_LEN`], others
+    /// [`MAX_FRAME_LEN`].
+    pub fn for_link() -> Self {
+        Self { buffer: Vec::new(), longest: MAX_ADVERT_LEN }
+    }
+
     /// Adds bytes that were read.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -75,11 +91,14 @@ impl Decoder {
     pub fn message(&mut self) -> Result<Option<Envelope>, FrameError> {
         let Some(length) = self.buffer.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
         let len = u32::from_be_bytes(*length) as usize;
-        if len > MAX_FRAME_LEN {
+        if len > self.longest {
             return Err(FrameError::TooLong(len));
         }
         let Some(text) = self.buffer.get(LENGTH_LEN..LENGTH_LEN + len) else { return Ok(None) };
         let envelope = decode_datagram(text)?;
+        if len > MAX_FRAME_LEN && !matches!(envelope.message, Message::Advert(_) | Message::FindNodeAck(_)) {
+            return Err(FrameError::TooLong(len));
+        }
         self.buffer.drain(..LENGTH_LEN + len);
         Ok(Some(envelope))
     }
@@ -141,7 +160,66 @@ mod tests {
                 reason: None,
             }),
             Message::CircuitClose(CircuitClose { origin: id("a"), circuit: 1 }),
+            Message::FindNode(FindNode { query: u64::MAX, origin: id("a"), target: id("z"), ttl: 8 }),
+            Message::FindNodeAck(FindNodeAck {
+                query: 1,
+                origin: id("a"),
+                target: id("z"),
+                records: vec![AgedRecord(7, Base64(vec![1, 2, 3]))],
+            }),
+            Message::Advert(Advert { records: vec![AgedRecord(0, Base64(vec![0xff; 70])); 3] }),
+            Message::Digest(Digest::Root(Sum(u64::MAX - 1))),
+            Message::Digest(Digest::Groups(SumList::new((0..32).map(|n| u64::MAX - n).collect()))),
+            Message::Digest(Digest::Buckets(vec![(31, SumList::new(vec![5; 32]))])),
+            Message::Digest(Digest::Entries(vec![
+                (1023, vec![ListedRecord(id("a"), 1, u64::MAX, u32::MAX, Sum(3))]),
+                (0, vec![]),
+            ])),
+            Message::DigestRequest(DigestRequest { records: vec![(id("a"), 1)] }),
+            Message::CertificateRequest(CertificateRequest { keys: vec![crate::lsdb::KeyHash([7; 32]); 2] }),
+            Message::Certificate(Certificate { certificates: vec![Base64(vec![0x30; 500])] }),
         ]
+    }
+
+    #[test]
+    fn only_records_may_be_longer_than_other_messages() {
+        let long = |message| {
+            let mut decoder = Decoder::for_link();
+            decoder.push(&encode(&id("b"), &message));
+            decoder.message().map(|message| message.is_some())
+        };
+        let records = |len| vec![AgedRecord(0, Base64(vec![0; len]))];
+        assert_eq!(long(Message::Advert(Advert { records: records(700_000) })), Ok(true));
+        assert!(long(Message::Advert(Advert { records: records(800_000) })).is_err());
+        let circuit = Message::CircuitAck(CircuitAck {
+            origin: id("a"),
+            circuit: 1,
+            label: None,
+            reason: Some("x".repeat(MAX_FRAME_LEN)),
+        });
+        assert!(long(circuit).is_err());
+    }
+
+    #[test]
+    fn database_messages_over_their_bounds_are_refused() {
+        let listed = ListedRecord(id("a"), 1, 1, 1, Sum(3));
+        for message in [
+            Message::Advert(Advert { records: vec![AgedRecord(0, Base64(vec![])); MAX_ADVERT_RECORDS + 1] }),
+            Message::DigestRequest(DigestRequest { records: vec![(id("a"), 1); MAX_DIGEST_ENTRIES + 1] }),
+            Message::Digest(Digest::Buckets(vec![(1, SumList::new(vec![])); 33])),
+            Message::Digest(Digest::Entries(vec![(1, vec![listed; 1025])])),
+            Message::Certificate(Certificate {
+                certificates: vec![Base64(vec![0; MAX_CERTIFICATE_LEN + 1])],
+            }),
+        ] {
+            assert!(decode_datagram(&encode_datagram(&id("b"), &message)).is_err(), "{}", message.number());
+        }
+    }
+
+    #[test]
+    fn a_digest_of_the_root_is_tiny() {
+        let text = encode_datagram(&id("88b2c4d4e5"), &Message::Digest(Digest::Root(Sum(1))));
+        assert!(text.len() <= 80, "{} bytes", text.len());
     }
 
     #[test]
@@ -202,8 +280,9 @@ mod tests {
         }
 
         #[test]
-        fn no_change_of_one_byte_panics(pick in 0usize..9, at in any::<prop::sample::Index>(), to in any::<u8>()) {
-            let mut frame = encode(&"b".parse().unwrap(), &every_message()[pick]);
+        fn no_change_of_one_byte_panics(pick in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let messages = every_message();
+            let mut frame = encode(&id("b"), &messages[pick.index(messages.len())]);
             let at = at.index(frame.len());
             frame[at] = to;
             let mut decoder = Decoder::default();

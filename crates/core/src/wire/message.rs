@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::advert::{
+    Advert, Certificate, CertificateRequest, Digest, DigestRequest, FindNode, FindNodeAck,
+    MAX_ADVERT_RECORDS, MAX_CERTIFICATE_KEYS, MAX_CERTIFICATE_LEN, MAX_DIGEST_ENTRIES, MAX_FIND_TTL,
+};
 use crate::id::{MeshName, NodeId};
 use crate::label::Label;
 use crate::reason::Reason;
@@ -41,12 +45,26 @@ pub enum Message {
     Ping(Ping),
     /// 5: it is
     Pong(Pong),
+    /// 6: who knows a node?
+    FindNode(FindNode),
+    /// 7: what it says about itself
+    FindNodeAck(FindNodeAck),
+    /// 16: records of the link-state database
+    Advert(Advert),
+    /// 17: fingerprints of the sender's database
+    Digest(Digest),
+    /// 18: records that the sender wants
+    DigestRequest(DigestRequest),
     /// 19: install labels along a route
     CircuitOpen(CircuitOpen),
     /// 20: its answer
     CircuitAck(CircuitAck),
     /// 21: forget them
     CircuitClose(CircuitClose),
+    /// 22: certificates that the sender wants
+    CertificateRequest(CertificateRequest),
+    /// 23: its answer
+    Certificate(Certificate),
     /// A type that this version does not know, to be ignored.
     Unknown(u32),
 }
@@ -200,9 +218,16 @@ impl Message {
             Self::SynAckData(_) => 3,
             Self::Ping(_) => 4,
             Self::Pong(_) => 5,
+            Self::FindNode(_) => 6,
+            Self::FindNodeAck(_) => 7,
+            Self::Advert(_) => 16,
+            Self::Digest(_) => 17,
+            Self::DigestRequest(_) => 18,
             Self::CircuitOpen(_) => 19,
             Self::CircuitAck(_) => 20,
             Self::CircuitClose(_) => 21,
+            Self::CertificateRequest(_) => 22,
+            Self::Certificate(_) => 23,
             Self::Unknown(number) => *number,
         }
     }
@@ -215,9 +240,16 @@ impl Message {
             Self::SynAckData(m) => serde_json::to_value(m),
             Self::Ping(m) => serde_json::to_value(m),
             Self::Pong(m) => serde_json::to_value(m),
+            Self::FindNode(m) => serde_json::to_value(m),
+            Self::FindNodeAck(m) => serde_json::to_value(m),
+            Self::Advert(m) => serde_json::to_value(m),
+            Self::Digest(m) => serde_json::to_value(m),
+            Self::DigestRequest(m) => serde_json::to_value(m),
             Self::CircuitOpen(m) => serde_json::to_value(m),
             Self::CircuitAck(m) => serde_json::to_value(m),
             Self::CircuitClose(m) => serde_json::to_value(m),
+            Self::CertificateRequest(m) => serde_json::to_value(m),
+            Self::Certificate(m) => serde_json::to_value(m),
             Self::Unknown(_) => Ok(json!({})),
         };
         value.unwrap_or_default() // none of these types can fail to become JSON
@@ -259,6 +291,57 @@ impl Message {
                 Self::CircuitAck(m)
             }
             21 => Self::CircuitClose(serde_json::from_value(data).map_err(wrong)?),
+            6 | 7 | 16..=18 | 22 | 23 => Self::database_message(number, data)?,
+            other => Self::Unknown(other),
+        })
+    }
+}
+
+impl Message {
+    /// The messages of [`super::advert`], within their bounds.
+    fn database_message(number: u32, data: Value) -> Result<Self, String> {
+        let wrong = |e: serde_json::Error| format!("message of type {number}: {e}");
+        let bound = |what: &str, count: usize, most: usize| {
+            if count > most { Err(format!("{what}: {count}, at most {most}")) } else { Ok(()) }
+        };
+        Ok(match number {
+            6 => {
+                let mut m: FindNode = serde_json::from_value(data).map_err(wrong)?;
+                m.ttl = m.ttl.min(MAX_FIND_TTL);
+                Self::FindNode(m)
+            }
+            7 => {
+                let m: FindNodeAck = serde_json::from_value(data).map_err(wrong)?;
+                bound("records of FIND_NODE_ACK", m.records.len(), 2)?;
+                Self::FindNodeAck(m)
+            }
+            16 => {
+                let m: Advert = serde_json::from_value(data).map_err(wrong)?;
+                bound("records of ADVERT", m.records.len(), MAX_ADVERT_RECORDS)?;
+                Self::Advert(m)
+            }
+            17 => {
+                let m: Digest = serde_json::from_value(data).map_err(wrong)?;
+                m.check()?;
+                Self::Digest(m)
+            }
+            18 => {
+                let m: DigestRequest = serde_json::from_value(data).map_err(wrong)?;
+                bound("records of DIGEST_REQUEST", m.records.len(), MAX_DIGEST_ENTRIES)?;
+                Self::DigestRequest(m)
+            }
+            22 => {
+                let m: CertificateRequest = serde_json::from_value(data).map_err(wrong)?;
+                bound("keys of CERTIFICATE_REQUEST", m.keys.len(), MAX_CERTIFICATE_KEYS)?;
+                Self::CertificateRequest(m)
+            }
+            23 => {
+                let m: Certificate = serde_json::from_value(data).map_err(wrong)?;
+                bound("certificates of CERTIFICATE", m.certificates.len(), MAX_CERTIFICATE_KEYS)?;
+                let longest = m.certificates.iter().map(|bytes| bytes.0.len()).max().unwrap_or_default();
+                bound("bytes of a certificate", longest, MAX_CERTIFICATE_LEN)?;
+                Self::Certificate(m)
+            }
             other => Self::Unknown(other),
         })
     }

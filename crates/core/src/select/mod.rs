@@ -1,0 +1,348 @@
+//! Which of the routes to a node its session uses, and in which slots.
+//!
+//! One [`Selector`] for each node in use. It is told which routes there are ([`offer`](Selector::offer)), how they fare
+//! ([`state`](Selector::state), as end-to-end probes find it) and how loaded they are, and answers with a route for each
+//! slot. Slot 0 holds the route in use: QUIC fills the lowest path first and the others with what does not fit.
+//!
+//! | the route in use | what happens |
+//! | --- | --- |
+//! | works | left only for one that was at least 30 % and 10 ms cheaper for [`HOLD`], or for one over cheaper upstreams that was up for as long |
+//! | is down | left at once for the best that is up; within [`PATIENCE`] once [`MAX_CHANGES`] were made in a minute |
+//! | is impaired by loss, or was withdrawn by the mesh | left at once for one that is neither, unless [`MAX_CHANGES`] were made |
+//!
+//! The best is the one with the least of: impaired or withdrawn; times it went down in the last minute, from the
+//! second on; configured cost of its upstreams (so a backup is used when all cheaper ones are gone); cost.
+//! A route in slot 1 or 2 stays there as long as it is up, over upstreams as cheap as those of the route in use, and not
+//! flapping. When the route in use changes, the old and the new one swap slots, and no other moves.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::metric::LoadBand;
+use crate::time::Time;
+
+#[cfg(test)]
+mod tests;
+
+/// Slots of a session.
+pub const SLOTS: usize = 3;
+/// For how long a route has to be better before a working one is left for it.
+pub const HOLD: Duration = Duration::from_secs(30);
+/// By how much it has to be cheaper, in microseconds...
+pub const MIN_GAIN: u64 = 10_000;
+/// ...and in per cent of the cost of the one in use.
+pub const MIN_GAIN_PERCENT: u64 = 30;
+/// New flows go over routes that cost at most this many per cent of the cheapest.
+pub const SPREAD_PERCENT: u64 = 125;
+/// The window in which a route's failures and the changes of the route in use are counted.
+pub const MINUTE: Duration = Duration::from_mins(1);
+/// Most changes of the route in use in a [`MINUTE`], but for those after [`PATIENCE`].
+pub const MAX_CHANGES: usize = 5;
+/// A route that is down for this long is left for one that is up, whatever the number of changes: flapping at 1 Hz
+/// is shorter, and flows must not stand while there is a way.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// From this many failures in a [`MINUTE`] on a route is flapping.
+pub const FLAPPING: usize = 2;
+/// Routes that are remembered at most: those offered, those in slots, and those that failed within a [`MINUTE`].
+const MAX_KNOWN: usize = 16;
+
+/// How a route fares, by end-to-end probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Answers.
+    Up,
+    /// Answers, with a loss of [`IMPAIRING_LOSS`](crate::metric::IMPAIRING_LOSS) or more.
+    Impaired,
+    /// Does not answer, or has no circuit yet.
+    Down,
+}
+
+/// A route that the mesh offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer<R> {
+    /// The route as the caller names it
+    pub route: R,
+    /// In microseconds
+    pub cost: u64,
+    /// The configured cost of the upstreams on it, in microseconds; of two routes the one with more is a backup
+    pub upstreams: u32,
+}
+
+/// Chooses among the routes to one node. `R` names a route.
+#[derive(Debug, Clone)]
+pub struct Selector<R> {
+    known: Vec<Known<R>>,
+    /// Each a serial number of `known`; slot 0 is the route in use, be it up or down.
+    slots: [Option<u64>; SLOTS],
+    /// When the route in use was changed, within the last [`MINUTE`].
+    changes: VecDeque<Time>,
+    next_serial: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Known<R> {
+    serial: u64,
+    route: R,
+    cost: u64,
+    upstreams: u32,
+    /// When the mesh ceased to offer it.
+    unoffered: Option<Time>,
+    /// Whether the mesh says that it no longer leads to the target.
+    withdrawn: bool,
+    state: State,
+    since: Time,
+    /// When it went down, within the last [`MINUTE`]; as many as count.
+    downs: VecDeque<Time>,
+    load: LoadBand,
+    /// Since when it is better than the route in use by enough.
+    better: Option<Time>,
+}
+
+impl<R> Known<R> {
+    /// Failures that count against it.
+    fn flaps(&self) -> usize {
+        if self.downs.len() < FLAPPING { 0 } else { self.downs.len() }
+    }
+
+    /// Less is better.
+    fn rank(&self) -> impl Ord + use<R> {
+        (self.state, self.withdrawn, self.flaps(), self.upstreams, self.cost, self.serial)
+    }
+
+    fn sound(&self) -> bool {
+        self.state == State::Up && !self.withdrawn
+    }
+
+    fn better_than(&self, used: &Self) -> bool {
+        let cheaper = self.cost.saturating_add(MIN_GAIN) <= used.cost
+            && self.cost.saturating_mul(100) <= used.cost.saturating_mul(100 - MIN_GAIN_PERCENT);
+        let same = self.upstreams == used.upstreams && cheaper;
+        self.sound() && self.flaps() == 0 && (self.upstreams < used.upstreams || same)
+    }
+
+    /// Whether it can share the traffic with the route in use.
+    fn shares(&self, used: &Self) -> bool {
+        self.sound() && self.flaps() == 0 && self.upstreams == used.upstreams
+    }
+}
+
+impl<R> Default for Selector<R> {
+    fn default() -> Self {
+        Self { known: Vec::new(), slots: [None; SLOTS], changes: VecDeque::new(), next_serial: 0 }
+    }
+}
+
+impl<R: Clone + Eq> Selector<R> {
+    /// Takes in the routes that the mesh has to the node now. New ones count as down until [`state`](Self::state) says
+    /// otherwise. A known route that is not among them stays as long as it is in a slot; `cost_of` tells what
+    /// it costs now, or `None` where it no longer leads to the node ([`routes::cost`](crate::routes::cost)).
+    pub fn offer(&mut self, offers: &[Offer<R>], cost_of: impl Fn(&R) -> Option<u64>, now: Time) {
+        for known in &mut self.known {
+            if let Some(offer) = offers.iter().find(|offer| offer.route == known.route) {
+                (known.cost, known.upstreams) = (offer.cost, offer.upstreams);
+                (known.unoffered, known.withdrawn) = (None, false);
+            } else {
+                let cost = cost_of(&known.route);
+                known.withdrawn = cost.is_none();
+                known.cost = cost.unwrap_or(known.cost);
+                known.unoffered.get_or_insert(now);
+            }
+        }
+        for offer in offers {
+            if !self.known.iter().any(|known| known.route == offer.route) {
+                self.known.push(Known {
+                    serial: self.next_serial,
+                    route: offer.route.clone(),
+                    cost: offer.cost,
+                    upstreams: offer.upstreams,
+                    unoffered: None,
+                    withdrawn: false,
+                    state: State::Down,
+                    since: now,
+                    downs: VecDeque::new(),
+                    load: LoadBand::Idle,
+                    better: None,
+                });
+                self.next_serial += 1;
+            }
+        }
+        self.poll(now);
+    }
+
+    /// Takes in how a route fares. An unknown route is ignored.
+    pub fn state(&mut self, route: &R, state: State, now: Time) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.route == *route)
+            && known.state != state
+        {
+            if state == State::Down {
+                known.downs.push_back(now);
+                if known.downs.len() > MAX_CHANGES {
+                    known.downs.pop_front();
+                }
+            }
+            (known.state, known.since) = (state, now);
+        }
+        self.poll(now);
+    }
+
+    /// Takes in how loaded a route is: the band of the busiest node on it. Steers [`pick`](Self::pick) only.
+    pub fn load(&mut self, route: &R, band: LoadBand) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.route == *route) {
+            known.load = band;
+        }
+    }
+
+    /// Does what is due at `now`. To be called at [`deadline`](Self::deadline); all other calls do it, too.
+    pub fn poll(&mut self, now: Time) {
+        let old = |time: &Time| now - *time >= MINUTE;
+        while self.changes.pop_front_if(|time| old(time)).is_some() {}
+        for known in &mut self.known {
+            while known.downs.pop_front_if(|time| old(time)).is_some() {}
+        }
+        self.compare(now);
+        if let Some(serial) = self.choice(now) {
+            self.change(serial, now);
+            self.compare(now);
+        }
+        self.seat(now);
+        self.forget();
+    }
+
+    /// When to call [`poll`](Self::poll) next, after a call at `now`.
+    pub fn deadline(&self, now: Time) -> Option<Time> {
+        let holds = self.known.iter().flat_map(|known| {
+            let flap = known.downs.front().map(|time| *time + MINUTE);
+            [known.better.map(|time| time + HOLD), known.unoffered.map(|time| time + HOLD), flap]
+        });
+        let patience = self.used().filter(|used| used.state == State::Down).map(|used| used.since + PATIENCE);
+        let budget = self.changes.front().map(|time| *time + MINUTE);
+        holds.chain([patience, budget]).flatten().filter(|time| *time > now).min()
+    }
+
+    /// The route in use, whether it is up or not; `None` as long as none has been up.
+    pub fn in_use(&self) -> Option<&R> {
+        self.used().map(|used| &used.route)
+    }
+
+    /// The route of each slot, as far as it answers. Slot 0 is the one in use.
+    pub fn slots(&self) -> [Option<&R>; SLOTS] {
+        self.slots.map(|serial| {
+            self.find(serial).filter(|known| known.state != State::Down).map(|known| &known.route)
+        })
+    }
+
+    /// The route for a new flow: of two that `random` draws among those in slots that cost at most a quarter more than
+    /// the cheapest, the less loaded (Mitzenmacher, "The power of two choices in randomized load balancing", 2001).
+    pub fn pick(&self, random: u64) -> Option<&R> {
+        let used = self.used().filter(|used| used.state != State::Down)?;
+        let seated =
+            || self.slots.iter().filter_map(|serial| self.find(*serial)).filter(|known| known.shares(used));
+        let limit = seated().map(|known| known.cost).min().unwrap_or(0).saturating_mul(SPREAD_PERCENT);
+        let near: Vec<&Known<R>> = seated().filter(|known| known.cost.saturating_mul(100) <= limit).collect();
+        let draw = |random: u64, below: usize| {
+            usize::try_from((random & 0xffff_ffff) % u64::try_from(below).unwrap_or(1)).unwrap_or(0)
+        };
+        let chosen = match near.len() {
+            0 => used,
+            1 => near[0],
+            count => {
+                let first = draw(random, count);
+                let second = (first + 1 + draw(random >> 32, count - 1)) % count;
+                if near[second].load < near[first].load { near[second] } else { near[first] }
+            }
+        };
+        Some(&chosen.route)
+    }
+
+    /// Changes of the route in use within the last minute, as of the last call.
+    pub fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    fn find(&self, serial: Option<u64>) -> Option<&Known<R>> {
+        self.known.iter().find(|known| Some(known.serial) == serial)
+    }
+
+    fn used(&self) -> Option<&Known<R>> {
+        self.find(self.slots[0])
+    }
+
+    /// Notes since when each route is better than the one in use.
+    fn compare(&mut self, now: Time) {
+        let used = self.used().cloned();
+        for known in &mut self.known {
+            let better = used.as_ref().is_some_and(|used| known.better_than(used));
+            known.better = better.then(|| known.better.unwrap_or(now));
+        }
+    }
+
+    /// The route to use instead of the one in use, if it is to be left now.
+    fn choice(&self, now: Time) -> Option<u64> {
+        let best =
+            self.known.iter().min_by_key(|known| known.rank()).filter(|best| best.state != State::Down)?;
+        let Some(used) = self.used() else { return Some(best.serial) };
+        let spare = self.changes.len() < MAX_CHANGES;
+        if used.state == State::Down {
+            return (spare || now - used.since >= PATIENCE).then_some(best.serial);
+        }
+        if !used.sound() {
+            return (spare && best.sound()).then_some(best.serial);
+        }
+        let held = |known: &&Known<R>| known.better.is_some_and(|since| now - since >= HOLD);
+        let better = self.known.iter().filter(held).min_by_key(|known| known.rank())?;
+        spare.then_some(better.serial)
+    }
+
+    /// Puts a route in use: into slot 0, and the one from there into the slot that this one had.
+    fn change(&mut self, serial: u64, now: Time) {
+        let old = self.slots[0].replace(serial);
+        if old.is_some() {
+            self.changes.push_back(now);
+        }
+        let place = self.slots[1..].iter().position(|slot| *slot == Some(serial));
+        let place = place.or_else(|| self.slots[1..].iter().position(Option::is_none));
+        if let Some(place) = place {
+            self.slots[1 + place] = old;
+        }
+        for known in &mut self.known {
+            known.better = None; // better than the one before
+        }
+    }
+
+    /// Empties slots whose routes do not share the traffic (any more) and fills free ones.
+    fn seat(&mut self, now: Time) {
+        let Some(used) = self.used().cloned() else { return };
+        let mut waiting: Vec<&Known<R>> = self
+            .known
+            .iter()
+            .filter(|known| known.shares(&used) && known.unoffered.is_none())
+            .filter(|known| !self.slots.contains(&Some(known.serial)))
+            .collect();
+        waiting.sort_by_key(|known| std::cmp::Reverse(known.rank()));
+        let mut slots = self.slots;
+        for slot in &mut slots[1..] {
+            let holder = self.find(*slot).filter(|known| known.shares(&used));
+            let stays = holder.is_some_and(|known| {
+                let leaves = known.unoffered.is_some_and(|since| now - since >= HOLD);
+                !leaves || waiting.is_empty()
+            });
+            if !stays {
+                *slot = waiting.pop().map(|known| known.serial);
+            }
+        }
+        self.slots = slots;
+    }
+
+    /// Drops routes that are neither offered nor in a slot, once their failures no longer count.
+    fn forget(&mut self) {
+        let slots = self.slots;
+        let seated = |known: &Known<R>| slots.contains(&Some(known.serial));
+        self.known.retain(|known| known.unoffered.is_none() || seated(known) || !known.downs.is_empty());
+        while self.known.len() > MAX_KNOWN
+            && let Some(oldest) =
+                self.known.iter().position(|known| !seated(known) && known.unoffered.is_some())
+        {
+            self.known.remove(oldest);
+        }
+    }
+}
