@@ -167,6 +167,7 @@ impl Run {
             let messages: u64 = world.hosts.iter().map(|host| host.messages_sent).sum();
             (bytes, messages)
         };
+        self.world.wavering = true;
         let before = sent(&self.world);
         let now = self.world.now;
         self.converge("at rest", now, time)?;

@@ -88,6 +88,8 @@ pub(crate) struct World {
     /// Links that are up
     links: BTreeMap<LinkId, usize>,
     next_link: u64,
+    /// Whether measurements waver, as they do; off while a single change is watched
+    pub(crate) wavering: bool,
     /// Real time of the calls in which routes were computed
     pub(crate) spf_times: Vec<Duration>,
 }
@@ -106,6 +108,7 @@ impl World {
             wires: Vec::new(),
             links: BTreeMap::new(),
             next_link: 0,
+            wavering: false,
             spf_times: Vec::new(),
         };
         (0..nodes).for_each(|_| world.add_host());
@@ -253,7 +256,7 @@ impl World {
                 for end in [ends.0, ends.1] {
                     // The least of five PINGs, each of which waits up to half of it again in queues
                     let busy = (0..5).map(|_| self.random.below(51)).min().unwrap_or_default();
-                    let busy = u32::try_from(busy).unwrap_or_default();
+                    let busy = u32::try_from(busy).unwrap_or_default() * u32::from(self.wavering);
                     let rtt = Some(rtt + rtt * busy / 100);
                     self.input(end, Input::LinkSample { link, rtt, loss: 0 });
                 }
@@ -337,7 +340,7 @@ impl World {
     }
 
     /// What a lying member sends: a record of somebody else signed with its own key, one whose signature is noise, an old record
-    /// of somebody else, and too many bytes that are no record.
+    /// of somebody else, and bytes that are no record.
     fn lies(&mut self, node: usize) -> Vec<(LinkId, Message)> {
         let victim = index(&mut self.random, self.hosts.len());
         let epoch = self.random.bits() >> 1;
@@ -351,7 +354,7 @@ impl World {
         let mut noise = sign(victim, version, &nothing, &Keys(victim.clone()));
         noise[5] ^= 1;
         let old = sign(victim, Version { epoch: 0, sequence: 0 }, &nothing, &Keys(victim.clone()));
-        let records = [foreign, noise, old, vec![0xff; 200_000]];
+        let records = [foreign, noise, old, vec![0xff; 300]];
         let records: Vec<_> = records.into_iter().map(|record| AgedRecord(0, Base64(record))).collect();
         let links = self.links.iter().filter(|(_, wire)| {
             let (a, b) = self.wires[**wire].ends;
