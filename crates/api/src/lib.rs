@@ -35,6 +35,9 @@ pub struct Status {
     pub upstreams_up: u32,
     /// Sessions that are open
     pub sessions: u32,
+    /// Whether new flows are refused, as the node is about to end
+    #[serde(default)]
+    pub draining: bool,
     /// Flows open now, in both roles
     pub flows_open: u64,
     /// Flows since the start, in both roles

@@ -12,8 +12,11 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// For records of one origin: what it originates, and what others pass on.
-pub const FLOODING: Delays = Delays { first: Duration::ZERO, second: ms(200), longest: ms(5000) };
+/// For the records that a node signs.
+pub const SIGNING: Delays = Delays { first: Duration::ZERO, second: ms(200), longest: ms(5000) };
+/// For the records of one origin that a node passes on. Half of [`SIGNING`], so that an origin that keeps to that is
+/// never held up on the way, and one that does not is.
+pub const PASSING: Delays = Delays { first: Duration::ZERO, second: ms(100), longest: ms(2500) };
 /// For computing routes.
 pub const SPF: Delays = Delays { first: Duration::ZERO, second: ms(50), longest: ms(1000) };
 
@@ -78,7 +81,7 @@ mod tests {
         let start = Time(7_000_000);
         let mut at = Vec::new();
         for step in 0..20_000 {
-            let act = backoff.event(FLOODING, start + ms(step));
+            let act = backoff.event(SIGNING, start + ms(step));
             if at.last() != Some(&act) {
                 at.push(act);
             }
@@ -91,10 +94,10 @@ mod tests {
     fn quiet_makes_it_prompt_again() {
         let mut backoff = Backoff::default();
         for step in 0..10 {
-            backoff.event(FLOODING, Time(0) + ms(step * 100));
+            backoff.event(SIGNING, Time(0) + ms(step * 100));
         }
         let later = Time(0) + ms(20_000);
-        assert_eq!(backoff.event(FLOODING, later), later);
+        assert_eq!(backoff.event(SIGNING, later), later);
     }
 
     proptest! {
@@ -105,8 +108,8 @@ mod tests {
             let (mut backoff, mut now) = (Backoff::default(), Time(0));
             for gap in gaps {
                 now = now + ms(gap);
-                let at = backoff.event(FLOODING, now);
-                prop_assert!(at >= now && at <= now + FLOODING.longest);
+                let at = backoff.event(SIGNING, now);
+                prop_assert!(at >= now && at <= now + SIGNING.longest);
             }
         }
     }

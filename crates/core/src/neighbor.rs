@@ -32,7 +32,6 @@ pub struct Liveness {
     /// The last answered or given up, newest last: was it answered?
     outcomes: VecDeque<bool>,
     srtt: Option<Duration>,
-    min_rtt: Option<Duration>,
 }
 
 /// What [`Liveness::poll`] asks for.
@@ -57,7 +56,6 @@ impl Liveness {
             unanswered: VecDeque::new(),
             outcomes: VecDeque::new(),
             srtt: None,
-            min_rtt: None,
         }
     }
 
@@ -100,7 +98,6 @@ impl Liveness {
         let rtt = now - sent;
         // RFC 9002, section 5.3
         self.srtt = Some(self.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
-        self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
     }
 
     /// Takes in any other sign of life.
@@ -124,17 +121,18 @@ impl Liveness {
     }
 
     fn suspect(&self, now: Time) -> bool {
-        let patience = SUSPECT_AFTER.max(self.srtt.unwrap_or_default() * 2);
-        self.unanswered.back().is_some_and(|_| {
-            self.unanswered
-                .iter()
-                .any(|(_, sent)| now - *sent >= patience && *sent + patience > self.last_heard)
-        })
+        let patience = self.patience();
+        self.unanswered.iter().any(|(_, sent)| now - *sent >= patience && *sent + patience > self.last_heard)
+    }
+
+    /// How long an answer may take before the neighbour is suspect.
+    fn patience(&self) -> Duration {
+        SUSPECT_AFTER.max(self.srtt.unwrap_or_default() * 2)
     }
 
     /// When the next PING is due: earlier than planned once the last one has become suspect.
     fn ping_at(&self) -> Time {
-        let patience = SUSPECT_AFTER.max(self.srtt.unwrap_or_default() * 2);
+        let patience = self.patience();
         match self.unanswered.back() {
             Some((_, sent)) if *sent >= self.last_heard => {
                 self.next_ping.min((*sent + patience).max(*sent + SUSPECT_INTERVAL.min(self.interval)))

@@ -51,7 +51,7 @@ pub(crate) struct Place {
     /// The node of this configuration file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
-    /// The node with this state directory; it goes before FFMESH_STATE_DIR and the file's `state_dir`
+    /// The node with this state directory; overrides FFMESH_STATE_DIR and the file's `state_dir`
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,
 }
@@ -86,16 +86,18 @@ pub(crate) enum Command {
     /// Found a mesh: make its authority and the identity of its first node
     #[command(after_help = "Examples:\n  ffmesh init a.yaml\n  \
         ffmesh init a.yaml --listen 4000 --advertise vps.example.com:4000 --mesh home\n\n\
-        CONFIG is written when it does not exist, and never changed when it does.")]
+        CONFIG is written when it does not exist, and never changed when it does. The node's id is that of \
+        CONFIG or --node; without either it is made up.")]
     Init(Init),
-    /// Tokens, with which other nodes join
+    /// Make a token, with which another node joins
     #[command(
         after_help = "Examples:\n  ffmesh token create\n  ffmesh token create --ttl 10m --uses 5 --group dev"
     )]
     Token(Token),
     /// Join a mesh with a token from one of its nodes
     #[command(after_help = "Examples:\n  ffmesh join ffm1.… b.yaml\n\n\
-        CONFIG is written when it does not exist, and never changed when it does.")]
+        CONFIG is written when it does not exist, and never changed when it does. The node's id is that of \
+        CONFIG or --node; without either it is made up.")]
     Join(Join),
     /// The node at a glance: links, bytes, latency, errors
     #[command(
@@ -121,11 +123,12 @@ pub(crate) enum Command {
     /// Connect stdin and stdout to a target behind a node
     #[command(after_help = "Examples:\n  ffmesh nc 88b2c4d4e5 127.0.0.1:80\n  \
         ssh -o ProxyCommand='ffmesh nc 88b2c4d4e5 127.0.0.1:22' user@88b2c4d4e5\n  \
-        ffmesh nc 88b2c4d4e5 unix:/run/web.sock")]
+        ffmesh nc 88b2c4d4e5 unix:/run/web.sock\n\n\
+        Exit status 1, with the reason, when the target cannot be reached or the connection is cut.")]
     Nc(Nc),
     /// Print the completion script for a shell
     #[command(after_help = "Examples:\n  \
-        ffmesh completion bash > /etc/bash_completion.d/ffmesh\n  \
+        ffmesh completion bash > ~/.local/share/bash-completion/completions/ffmesh\n  \
         ffmesh completion zsh > ~/.zfunc/_ffmesh\n  \
         ffmesh completion fish > ~/.config/fish/completions/ffmesh.fish")]
     Completion(Completion),
@@ -134,9 +137,9 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// The configuration file
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config_file: Option<PathBuf>,
-    /// error, warn, info, debug, trace, or directives; goes before FFMESH_LOG and `log.level`
+    /// error, warn, info, debug, trace, or directives; overrides FFMESH_LOG and `log.level`
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
     #[command(flatten)]
@@ -148,10 +151,10 @@ pub(crate) struct Demo {
     /// Port of the proxy on 127.0.0.1; without it 8080, or a free one when that is taken
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
-    /// Print one line of JSON when it is ready, and nothing else
+    /// Print one line of JSON when it is ready, and nothing else to stdout
     #[arg(long)]
     pub(crate) json: bool,
-    /// error, warn, info, debug, trace, or directives; goes before FFMESH_LOG
+    /// error, warn, info, debug, trace, or directives; overrides FFMESH_LOG
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
 }
@@ -159,7 +162,7 @@ pub(crate) struct Demo {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// The configuration file
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) show: Show,
@@ -168,7 +171,7 @@ pub(crate) struct Check {
 #[derive(Debug, Args)]
 pub(crate) struct Init {
     /// The configuration file
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config_file: Option<PathBuf>,
     /// UDP port that other nodes reach this one at; without it that of the file, or 3334
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -233,7 +236,7 @@ pub(crate) struct Join {
     /// The token: ffm1.…
     pub(crate) token: String,
     /// The configuration file
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) show: Show,

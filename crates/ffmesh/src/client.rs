@@ -6,7 +6,7 @@ use std::time::Duration;
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
-use ffmesh_node::admin::NC_PROTOCOL;
+use ffmesh_node::admin::{FLOW_HEADER, NC_PROTOCOL};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -29,6 +29,16 @@ const MAX_ANSWER: usize = 256 << 20;
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
     node: &'a Node,
+}
+
+/// A flow of `ffmesh nc`.
+#[derive(Debug)]
+pub(crate) struct OpenFlow {
+    /// Its id in the node's table of flows.
+    pub(crate) id: String,
+    pub(crate) stream: UnixStream,
+    /// What was read beyond the answer's head.
+    pub(crate) first: Bytes,
 }
 
 /// What the node answered when it did not do what it was asked.
@@ -87,8 +97,8 @@ impl<'a> Client<'a> {
         Ok(understand(&self.ask(Method::POST, path, body.into()).await?)?)
     }
 
-    /// Opens a flow; what was read beyond the answer's head comes with the stream.
-    pub(crate) async fn nc(&self, node: &NodeId, target: &Target) -> Result<(UnixStream, Bytes), Refusal> {
+    /// Opens a flow.
+    pub(crate) async fn nc(&self, node: &NodeId, target: &Target) -> Result<OpenFlow, Refusal> {
         let path = format!("nc?node={node}&target={}", percent_encoded(&target.to_string()));
         let request = request(Method::POST, &path)
             .header(header::CONNECTION, "Upgrade")
@@ -99,11 +109,21 @@ impl<'a> Client<'a> {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(answer).await);
         }
+        let id = answer.headers().get(FLOW_HEADER).and_then(|id| id.to_str().ok());
+        let id = id.ok_or_else(|| Failure::failed("the node does not say how it calls the flow"))?.to_owned();
         let upgraded = hyper::upgrade::on(answer).await.map_err(|error| broken(&error))?;
         let parts = upgraded
             .downcast::<TokioIo<UnixStream>>()
             .map_err(|_| Failure::failed("the connection to the node is of an unknown kind"))?;
-        Ok((parts.io.into_inner(), parts.read_buf))
+        Ok(OpenFlow { id, stream: parts.io.into_inner(), first: parts.read_buf })
+    }
+
+    /// The flow that this node began under an id, open or ended; none when the node knows it no more.
+    pub(crate) async fn flow(&self, id: &str) -> Outcome<Option<api::Flow>> {
+        let (_, flows) = self.get::<api::Flows>(&format!("flows?id={}", percent_encoded(id))).await?;
+        let mut flows = flows.open.into_iter().chain(flows.ended);
+        // A flow to a target behind the node itself has both its ends there.
+        Ok(flows.find(|flow| flow.id == id && flow.role == api::Role::Ingress))
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Refusal> {

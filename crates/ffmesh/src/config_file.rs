@@ -102,13 +102,13 @@ impl FirstFile<'_> {
     }
 }
 
-/// The lines of `quic.upstreams`, each after `indent`.
+/// The lines of `quic.upstreams`, each after `indent`. Without a `name`, as a node may have several addresses.
 pub(crate) fn upstream_lines(upstreams: &[(NodeId, Address)], indent: &str) -> String {
     let mut text = format!("{indent}upstreams:\n");
     for (id, address) in upstreams {
         let address = quoted(&format!("{}:{}", address.host, address.port));
         let id = quoted(id.as_str());
-        let _ = writeln!(text, "{indent}  - {{ name: {id}, node_id: {id}, address: {address} }}");
+        let _ = writeln!(text, "{indent}  - {{ node_id: {id}, address: {address} }}");
     }
     text
 }
@@ -134,7 +134,7 @@ mod tests {
         let text = file.text();
         assert!(text.starts_with("node_id: \"b\"\n"), "{text}");
         assert!(
-            text.ends_with("  upstreams:\n    - { name: \"12345\", node_id: \"12345\", address: \"[2001:db8::1]:3334\" }\n"),
+            text.ends_with("  upstreams:\n    - { node_id: \"12345\", address: \"[2001:db8::1]:3334\" }\n"),
             "{text}"
         );
         let file = FirstFile {
@@ -148,6 +148,33 @@ mod tests {
             text.contains("state_dir: \"/s \\\"x\"\n") && text.contains("\n  listen_port: 4000 "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_first_file_is_valid_with_any_number_of_addresses() {
+        let address = |host: &str| Address { host: host.parse().unwrap(), port: 3334 };
+        let [a, b]: [NodeId; 2] = ["12345", "b"].map(|id| id.parse().unwrap());
+        let upstreams = [
+            (a.clone(), address("192.0.2.1")),
+            (a.clone(), address("[2001:db8::1]")),
+            (a, address("vps.example.com")),
+            (b, address("192.0.2.2")),
+        ];
+        let id = "c".parse().unwrap();
+        let file = FirstFile { node_id: &id, state_dir: None, listen_port: None, upstreams: &upstreams };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.yaml");
+        NewFile::prepare(&path).unwrap().write(&file.text()).unwrap();
+        let loaded = Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.warnings, []);
+        let read: Vec<_> = loaded
+            .config
+            .quic
+            .upstreams
+            .into_iter()
+            .map(|upstream| (upstream.node_id, upstream.address))
+            .collect();
+        assert_eq!(read, upstreams);
     }
 
     #[test]

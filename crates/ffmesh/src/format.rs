@@ -74,10 +74,16 @@ pub(crate) fn milliseconds(ms: f64) -> String {
     }
 }
 
-/// `0 %`, `0.4 %`, `12 %` of a share from 0 to 1.
+/// `0 %`, `< 0.1 %`, `0.4 %`, `12 %` of a share from 0 to 1.
 pub(crate) fn share(share: f64) -> String {
     let percent = share * 100.0;
-    if percent > 0.0 && percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+    if percent > 0.0 && percent < 0.05 {
+        "< 0.1 %".to_owned()
+    } else if percent > 0.0 && percent < 9.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    }
 }
 
 /// Reads `90s`, `10m`, `1h30m`, `180d`, `2w`.
@@ -225,7 +231,10 @@ mod tests {
 
     #[test]
     fn shares_and_times_keep_what_matters() {
-        assert_eq!((share(0.0), share(0.004), share(0.5)), ("0 %".into(), "0.4 %".into(), "50 %".into()));
+        assert_eq!(
+            [0.0, 0.000_01, 0.004, 0.0996, 0.5].map(share),
+            ["0 %", "< 0.1 %", "0.4 %", "10 %", "50 %"]
+        );
         assert_eq!(milliseconds(0.424), "0.42 ms");
         assert_eq!(milliseconds(140.2), "140 ms");
     }

@@ -13,7 +13,7 @@ use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
-use ffmesh_node::admin::{self, BoxFuture, Control, FlowIo};
+use ffmesh_node::admin::{self, BoxFuture, Control, OpenFlow};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -254,8 +254,12 @@ fn a_token_that_is_none_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "{output:?}");
 }
 
-/// A node that knows `server`, which echoes once the client has ended.
+/// A node that knows `server`, which echoes once the client has ended. What it dials at port 8 is cut.
 struct Double;
+
+/// Ids of the flows to the port that echoes, and to the one that is cut.
+const ECHOED: u32 = 0;
+const CUT: u32 = 1;
 
 impl Control for Double {
     fn status(&self) -> api::Status {
@@ -265,7 +269,7 @@ impl Control for Double {
             "upstreams": 1, "upstreams_up": 1, "sessions": 0, "flows_open": 0, "flows_total": 2,
             "bytes_sent": 1_048_576, "bytes_received": 0, "flow_memory": 0,
             "certificate_expires": "2026-06-01T00:00:00Z", "issuer": false,
-            "errors": [{"kind": "refused", "count": 1}]
+            "errors": [{"kind": "flow_failed", "count": 1}, {"kind": "link_down", "count": 3}]
         }))
         .unwrap()
     }
@@ -285,11 +289,12 @@ impl Control for Double {
 
     fn flows(&self) -> api::Flows {
         let flow = |n: u32| {
+            let reason = if n == ECHOED { "done" } else { "lost" };
             json!({
                 "id": n.to_string(), "role": "ingress", "proxy": format!("p{n}"), "peer": "server",
                 "target": "127.0.0.1:80", "client": "127.0.0.1:4", "started": "2026-01-01T00:00:00Z",
-                "duration_ms": 5, "bytes_up": 1, "bytes_down": 2, "connected": true, "reason": "refused",
-                "detail": null
+                "duration_ms": 5, "bytes_up": 1, "bytes_down": 2, "connected": true, "reason": reason,
+                "detail": "server restarted"
             })
         };
         let ended: Vec<_> = (0..30).rev().map(flow).collect();
@@ -300,16 +305,20 @@ impl Control for Double {
         Box::pin(async move { known(node).map(|node_id| api::Ping { node_id, rtt_ms: 1.5, route: vec![] }) })
     }
 
-    fn open(&self, node: NodeId, _: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>> {
+    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
             known(node)?;
             let (near, mut far) = tokio::io::duplex(1024);
+            if target.to_string().ends_with(":8") {
+                far.write_all(b"a part").await.unwrap();
+                return Ok(OpenFlow { id: CUT.to_string(), io: Box::new(near) });
+            }
             tokio::spawn(async move {
                 let mut all = Vec::new();
                 far.read_to_end(&mut all).await.unwrap();
                 far.write_all(&all).await.unwrap();
             });
-            Ok(Box::new(near) as Box<dyn FlowIo>)
+            Ok(OpenFlow { id: ECHOED.to_string(), io: Box::new(near) })
         })
     }
 
@@ -381,7 +390,7 @@ fn with_json_stdout_is_json_and_nothing_else() {
 fn text_for_a_pipe_has_no_control_characters() {
     let node = Node::start();
     for (command, part) in [
-        ("status", "1 refused (50.00 in 100 flows)"),
+        ("status", "1 of 2 flows (50 %): 1 failed; 3 link_down"),
         ("peers", "evil\\u{1b}[2J"),
         ("proxies", "no proxies"),
         ("flows", "p29"),
@@ -432,6 +441,20 @@ fn nc_ends_each_direction_alone() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(output.stdout == sent, "{} bytes came back of {}", output.stdout.len(), sent.len());
+}
+
+#[test]
+fn nc_fails_when_its_flow_was_cut_whatever_stdin_does() {
+    let node = Node::start();
+    for stdin in [Stdio::null(), Stdio::piped()] {
+        let mut command = node.command(&["nc", "server", "127.0.0.1:8"]);
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let held = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), stdout(&output)), (Some(1), "a part"), "{output:?}");
+        assert_eq!(stderr(&output), "error: lost: server restarted\n");
+        drop(held);
+    }
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::io;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::conn::Conn;
+use crate::conn::{Conn, End};
 use crate::lab::{ip, namespace_path, write_namespace_file};
 use crate::process::{Outcome, run};
 
@@ -87,6 +87,18 @@ impl Net {
     /// Connects from in here to `127.0.0.1:80`, `[::1]:80` or `unix:/path`.
     pub fn connect(&self, address: &str) -> io::Result<Conn> {
         self.inside(|| Conn::open(address))
+    }
+
+    /// How a connection ends to which nothing is sent, and the time that it took. One that is reset at once may say so
+    /// while it is being made.
+    pub fn timed_end_of(&self, address: &str) -> io::Result<(End, Duration)> {
+        let start = Instant::now();
+        let end = match self.connect(address) {
+            Ok(conn) => conn.end(),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => End::Reset,
+            Err(e) => return Err(e),
+        };
+        Ok((end, start.elapsed()))
     }
 
     /// Gives the processes in here a hosts file: these names, and `localhost`.

@@ -31,17 +31,25 @@ const SESSION_ALPN: &[u8] = b"ffmesh-session/1";
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that one session may have open in each direction: flows, and probes beside them.
 const MAX_STREAMS: u32 = 65_535;
-/// Streams of a link: the control stream, and room for later kinds.
-const MAX_LINK_STREAMS: u32 = 8;
+/// Unread bytes that a link may hold: a few of the longest control messages.
+const LINK_WINDOW: u32 = 256 << 10;
+/// Unread bytes that an enrolment may hold: its one request. Who sends it has proved nothing yet.
+const JOIN_WINDOW: u32 = (64 << 10) + 64;
+/// Probes of a link that may wait.
+const LINK_DATAGRAMS: usize = 16 << 10;
 /// Slots that a session may have, doubled: a slot that is opened anew overlaps with the old one.
 const MAX_PATHS: u32 = 6;
 /// How much longer than `mesh.hold` a session lives without a packet, so that its flows end first.
 const HOLD_MARGIN: Duration = Duration::from_secs(30);
+/// How long an enrolment may be silent.
+const JOIN_IDLE: Duration = Duration::from_secs(10);
 /// Round trip time assumed before it is measured: the first packets are sent again after three times this. Below
 /// RFC 9002's 333 ms, as a lost first packet must not cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Smallest UDP payload that QUIC needs (RFC 9000, section 14), which every path must carry.
 const MIN_MTU: u16 = 1200;
+/// UDP payload that is taken at least: that of IPv4 on Ethernet.
+const DEFAULT_PAYLOAD: u16 = 1472;
 /// Length of this node's connection IDs. With 63 random bits a collision within a node is out of the question.
 const CONNECTION_ID_LEN: usize = 8;
 /// Handshakes that may wait to be accepted.
@@ -64,6 +72,9 @@ pub enum TransportError {
     /// A socket call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// `quic.mtu` is out of QUIC's bounds.
+    #[error("quic.mtu does not fit QUIC: {0}")]
+    Mtu(#[from] noq::ConfigError),
     /// TLS without AES-128-GCM, which protects QUIC's first packets.
     #[error("TLS settings do not fit QUIC: {0}")]
     Tls(#[from] NoInitialCipherSuite),
@@ -91,8 +102,8 @@ impl Transport {
     ) -> Result<Self, TransportError> {
         let link = Arc::new(link_settings(config));
         let session = Arc::new(session_settings(config));
-        let server = |alpn, settings: &Arc<TransportConfig>| {
-            server(credentials.server_config(alpn), settings).map(Arc::new)
+        let server = |alpn, settings: &Arc<TransportConfig>, migration| {
+            server(credentials.server_config(alpn), settings, migration).map(Arc::new)
         };
         let client = |alpn, settings: &Arc<TransportConfig>| -> Result<_, TransportError> {
             let crypto = QuicClientConfig::try_from(credentials.client_config(alpn))?;
@@ -100,12 +111,14 @@ impl Transport {
             client.transport_config(settings.clone());
             Ok(client)
         };
-        let link_server = server(LINK_ALPN, &link)?;
+        let link_server = server(LINK_ALPN, &link, true)?;
 
         let mut endpoint = EndpointConfig::new(credentials.stateless_reset_key());
         // A greased packet would look like a labelled one.
         endpoint.grease_quic_bit(false);
         endpoint.cid_generator(Arc::new(|| Box::new(UnlabelledIds)));
+        // What this node takes; the receive buffers are made for it.
+        endpoint.max_udp_payload_size(config.quic.mtu.max(DEFAULT_PAYLOAD))?;
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint,
             Some(link_server.as_ref().clone()),
@@ -118,8 +131,13 @@ impl Transport {
             link_client: client(LINK_ALPN, &link)?,
             session_client: client(SESSION_ALPN, &session)?,
             link_server,
-            session_server: server(SESSION_ALPN, &session)?,
-            join_server: Arc::new(self::server(credentials.join_server_config(), &link)?),
+            // A session's packets come over its slots and from nowhere else.
+            session_server: server(SESSION_ALPN, &session, false)?,
+            join_server: Arc::new(self::server(
+                credentials.join_server_config(),
+                &Arc::new(join_settings()),
+                false,
+            )?),
         })
     }
 
@@ -160,9 +178,14 @@ impl Transport {
         incoming.accept_with(server.clone())
     }
 
+    /// Closes every connection at once, without waiting.
+    pub fn close_now(&self, code: u32, reason: &str) {
+        self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
     /// Closes every connection, and waits until the neighbours have been told, up to `limit`.
     pub async fn close(&self, code: u32, reason: &str, limit: Duration) {
-        self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
+        self.close_now(code, reason);
         let _ = tokio::time::timeout(limit, self.endpoint.wait_all_draining()).await;
     }
 }
@@ -180,10 +203,12 @@ fn asks_to_join(incoming: &Incoming) -> bool {
 fn server(
     crypto: Arc<rustls::ServerConfig>,
     settings: &Arc<TransportConfig>,
+    migration: bool,
 ) -> Result<ServerConfig, NoInitialCipherSuite> {
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(crypto)?));
     server.transport_config(settings.clone());
     server.max_incoming(MAX_INCOMING);
+    server.migration(migration);
     Ok(server)
 }
 
@@ -191,13 +216,31 @@ fn link_settings(config: &Config) -> TransportConfig {
     let mut settings = TransportConfig::default();
     let idle = config.quic.keep_alive * 4 + Duration::from_secs(5);
     settings
-        .max_concurrent_bidi_streams(MAX_LINK_STREAMS.into())
-        .max_concurrent_uni_streams(MAX_LINK_STREAMS.into())
+        .max_concurrent_bidi_streams(1u32.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .stream_receive_window(LINK_WINDOW.into())
+        .receive_window(LINK_WINDOW.into())
+        .send_window((4 * LINK_WINDOW).into())
+        .datagram_receive_buffer_size(Some(LINK_DATAGRAMS))
+        .datagram_send_buffer_size(LINK_DATAGRAMS)
         // The probes of `link` notice a dead neighbour long before.
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(MIN_MTU)
         .mtu_discovery_config(Some(mtu_discovery(config.quic.mtu)));
+    settings
+}
+
+fn join_settings() -> TransportConfig {
+    let mut settings = TransportConfig::default();
+    settings
+        .max_concurrent_bidi_streams(1u32.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .max_idle_timeout(IdleTimeout::try_from(JOIN_IDLE).ok())
+        .stream_receive_window(JOIN_WINDOW.into())
+        .receive_window(JOIN_WINDOW.into())
+        .send_window(JOIN_WINDOW.into())
+        .datagram_receive_buffer_size(None);
     settings
 }
 
@@ -218,9 +261,10 @@ fn session_settings(config: &Config) -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(idle).ok())
         .keep_alive_interval(Some(keep_alive))
         .stream_receive_window(quic.stream_window.into())
-        // Bounded by `flow_memory` instead: with a bound here, flows whose readers stall would take the session's
+        // `flow_memory` bounds it long before: at this bound, flows whose readers stall would take the session's
         // credit away from all others.
-        .receive_window(VarInt::MAX)
+        .receive_window(VarInt::from_u64(quic.flow_memory).unwrap_or(VarInt::MAX))
+        .datagram_receive_buffer_size(None)
         .send_window(quic.send_window.into())
         .max_concurrent_multipath_paths(MAX_PATHS)
         .initial_rtt(INITIAL_RTT)
@@ -312,9 +356,9 @@ mod tests {
     async fn session(a: &End, b: &End) -> (Connection, Connection) {
         let (slot_a, slot_b) = (a.labels.new_slot(), b.labels.new_slot());
         let (label_a, label_b) =
-            (a.labels.accept_from(slot_a, b.address), b.labels.accept_from(slot_b, a.address));
-        a.labels.point(slot_a, Hop { to: b.address, from: None, label: label_b });
-        b.labels.point(slot_b, Hop { to: a.address, from: None, label: label_a });
+            (a.labels.accept_from(slot_a, b.address, 1), b.labels.accept_from(slot_b, a.address, 1));
+        a.labels.point(slot_a, Hop { to: b.address, from: None, label: label_b, link: 1 });
+        b.labels.point(slot_b, Hop { to: a.address, from: None, label: label_a, link: 1 });
         let node: NodeId = "node".parse().unwrap();
         let dialled = a.transport.connect_session(slot_a, &server_name(&a.credentials, &node)).unwrap();
         let (incoming, kind) = b.transport.accept().await.unwrap();

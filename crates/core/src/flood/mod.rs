@@ -6,7 +6,7 @@
 //!
 //! - **Bad news** (a link is gone) goes at once, **good news** waits up to [`BATCH`] for company.
 //! - **Damping**: the more often an origin has had news, the longer its next record is held back, by
-//!   [`FLOODING`]'s delays. A node itself takes everything in at once; only what it passes on is held.
+//!   [`PASSING`]'s delays. A node itself takes everything in at once; only what it passes on is held.
 //! - **A queue for each neighbour** holds keys, not records, and is never longer than the database. It goes out at
 //!   [`MESSAGE_LEN`] bytes every [`PACE`], so that a cold join does not flood the link.
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use queue::Queue;
 
-use crate::backoff::{Backoff, FLOODING};
+use crate::backoff::{Backoff, PASSING};
 use crate::id::NodeId;
 use crate::lsdb::{Database, Key, Name, News};
 use crate::time::Time;
@@ -102,7 +102,7 @@ impl Flood {
     /// A record is new here: to all neighbours but the one that it came from.
     pub fn spread(&mut self, key: Key, news: News, from: Option<LinkId>, now: Time) {
         let damper = self.dampers.entry(key.name).or_default();
-        let release = damper.backoff.event(FLOODING, now);
+        let release = damper.backoff.event(PASSING, now);
         damper.within = if release == damper.release { damper.within + 1 } else { 0 };
         damper.release = release;
         for (link, peer) in &mut self.peers {
@@ -133,8 +133,8 @@ impl Flood {
     /// Sends what is due.
     pub fn poll(&mut self, db: &Database, now: Time, out: &mut Outgoing) {
         if now >= self.sweep {
-            self.dampers.retain(|_, damper| !damper.backoff.is_quiet(FLOODING, now));
-            self.sweep = now + FLOODING.longest * 2;
+            self.dampers.retain(|_, damper| !damper.backoff.is_quiet(PASSING, now));
+            self.sweep = now + PASSING.longest * 2;
         }
         for (link, peer) in &mut self.peers {
             if peer.digests.announce(now) {

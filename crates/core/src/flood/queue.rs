@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::lsdb::Key;
+use crate::lsdb::{Key, Kind, Name};
 use crate::time::Time;
 
 /// Records that wait for one neighbour: keys only. What goes out is what the database has then, so a record that was
@@ -28,7 +28,8 @@ impl Queue {
 
     /// Lets a record go at `at` or up to `batch` later, together with others.
     pub(super) fn push_batched(&mut self, key: Key, at: Time, batch: Duration) {
-        let together = self.order.iter().map(|(due, _)| *due).find(|due| *due >= at);
+        let first = Key { name: Name(0), kind: Kind::Node };
+        let together = self.order.range((at, first)..).next().map(|(due, _)| *due);
         self.push(key, together.map_or(at + batch, |due| due.min(at + batch)));
     }
 
@@ -59,7 +60,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsdb::{Kind, Name};
 
     fn key(n: u32) -> Key {
         Key { name: Name(n), kind: Kind::Links }

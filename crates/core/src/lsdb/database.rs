@@ -319,11 +319,10 @@ impl Database {
         let stored = self.iter().filter(|(_, slot)| !slot.record.is_empty());
         let mut entries: Vec<_> = stored
             .filter_map(|(key, slot)| {
-                let origin = self.names.id(key.name)?;
-                let bucket = Bucket::of(origin);
+                let bucket = self.names.bucket(key.name).filter(|bucket| wanted(*bucket))?;
+                let origin = self.names.id(key.name)?.clone();
                 let (version, fingerprint) = (slot.version, slot.fingerprint);
-                wanted(bucket)
-                    .then(|| (bucket, Entry { origin: origin.clone(), kind: key.kind, version, fingerprint }))
+                Some((bucket, Entry { origin, kind: key.kind, version, fingerprint }))
             })
             .collect();
         entries.sort_by(|(a, x), (b, y)| (a, &x.origin, x.kind).cmp(&(b, &y.origin, y.kind)));

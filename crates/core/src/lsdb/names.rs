@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::digest::Bucket;
 use crate::id::NodeId;
 
 /// The number of a [`NodeId`] in one database; another id may get it once nothing mentions this one.
@@ -20,6 +21,7 @@ pub struct Names {
 struct Entry {
     id: Option<NodeId>,
     mentions: u32,
+    bucket: Bucket,
 }
 
 impl Names {
@@ -29,7 +31,7 @@ impl Names {
             self.entries[name.0 as usize].mentions += 1;
             return *name;
         }
-        let entry = Entry { id: Some(id.clone()), mentions: 1 };
+        let entry = Entry { id: Some(id.clone()), mentions: 1, bucket: Bucket::of(id) };
         let name = if let Some(name) = self.free.pop() {
             self.entries[name.0 as usize] = entry;
             name
@@ -61,6 +63,11 @@ impl Names {
     /// The id of a number that is in use.
     pub fn id(&self, name: Name) -> Option<&NodeId> {
         self.entries.get(name.0 as usize)?.id.as_ref()
+    }
+
+    /// The bucket of an id's records, remembered: to compute it takes ten times as long.
+    pub(super) fn bucket(&self, name: Name) -> Option<Bucket> {
+        self.entries.get(name.0 as usize).map(|entry| entry.bucket)
     }
 
     /// One more than the highest number in use so far.

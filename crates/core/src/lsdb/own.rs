@@ -1,18 +1,22 @@
 //! This node's own records: when they are signed anew, and with which version.
 //!
-//! A change is signed at once, the next ones after [`FLOODING`]'s delays; without any a record is signed
-//! anew every [`REFRESH`](super::REFRESH). Versions begin at the boot epoch. Where the mesh still has a newer record of this node,
+//! Bad news is signed at once, good news within [`BATCH`], the next ones after [`SIGNING`]'s delays; without any a
+//! record is signed anew every [`REFRESH`](super::REFRESH). Versions begin at the boot epoch. Where the mesh still has a newer record of this node,
 //! from before a restart that lost the epoch, the next one goes above it; so the epoch of a version can be
 //! higher than the boot epoch.
 
-use super::database::REFRESH;
+use std::time::Duration;
+
+use super::database::{News, REFRESH};
 use super::record::{Content, Kind, Version, sign};
 use super::trust::{KeyHash, Signer};
-use crate::backoff::{Backoff, FLOODING};
+use crate::backoff::{Backoff, SIGNING};
 use crate::id::NodeId;
 use crate::random::Random;
 use crate::time::Time;
 
+/// How long good news may wait for more of it: links that come up together are one record.
+const BATCH: Duration = Duration::from_millis(50);
 /// Percent by which a refresh may come early.
 const REFRESH_JITTER: u32 = 25;
 
@@ -53,7 +57,7 @@ impl Own {
     }
 
     /// What is to be said from now on. The same as before changes nothing.
-    pub fn say(&mut self, content: Content, now: Time) {
+    pub fn say(&mut self, content: Content, news: News, now: Time) {
         let kind = match &content {
             Content::Node(_) => Kind::Node,
             Content::Links(_) => Kind::Links,
@@ -62,7 +66,7 @@ impl Own {
         let record = &mut self.records[kind as usize];
         if record.content.as_ref() != Some(&content) {
             record.content = Some(content);
-            record.sign_soon(now);
+            record.sign_soon(if news == News::Bad { now } else { now + BATCH });
         }
     }
 
@@ -112,7 +116,7 @@ impl Own {
 impl OwnRecord {
     fn sign_soon(&mut self, now: Time) {
         if self.content.is_some() {
-            let at = self.backoff.event(FLOODING, now);
+            let at = self.backoff.event(SIGNING, now);
             self.due = Some(self.due.map_or(at, |due| due.min(at)));
         }
     }

@@ -179,7 +179,7 @@ impl Mesh {
     /// of an ADVERT, where somebody has asked.
     fn answered(&mut self, link: LinkId, ack: FindNodeAck, now: Time, out: &mut Vec<Action>) {
         if ack.origin == *self.own.id() {
-            if self.finder.awaits(&ack.target, ack.query) {
+            if self.finder.waits_for(&ack.target, ack.query) {
                 for record in ack.records {
                     self.offer(link, record, now, out);
                 }
@@ -214,7 +214,7 @@ impl Mesh {
     /// Takes in certificates that were asked for, and the records that waited for them.
     fn learn(&mut self, message: &Certificate, now: Time, out: &mut Vec<Action>) {
         for der in &message.certificates {
-            if !self.parked.awaits_any() {
+            if !self.parked.wants_any() {
                 return; // nobody has asked
             }
             let learnt = self.verifier.learn(&der.0).filter(|key| self.parked.is_awaited(key));

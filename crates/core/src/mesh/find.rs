@@ -73,7 +73,7 @@ impl Finder {
     }
 
     /// Whether this node still waits for the answer to its query.
-    pub(super) fn awaits(&self, target: &NodeId, query: u64) -> bool {
+    pub(super) fn waits_for(&self, target: &NodeId, query: u64) -> bool {
         self.own.get(target).is_some_and(|(own, _)| *own == query)
     }
 

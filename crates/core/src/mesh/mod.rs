@@ -34,7 +34,7 @@ use crate::flood::{Flood, FloodCounters, LinkId, Outgoing};
 use crate::id::NodeId;
 use crate::lsdb::own::Own;
 use crate::lsdb::{
-    Content, Database, KeyHash, Listed, MAX_COST, NodeInfo, Service, Signer, Verifier, Version,
+    Content, Database, KeyHash, Listed, MAX_COST, News, NodeInfo, Service, Signer, Verifier, Version,
 };
 use crate::metric::{LinkMetric, Load};
 use crate::random::Random;
@@ -190,6 +190,8 @@ pub struct Mesh {
     load: Load,
     draining: bool,
     stopped: bool,
+    /// What this node says may no longer be what it is
+    unsaid: Option<News>,
     db: Database,
     flood: Flood,
     finder: Finder,
@@ -223,6 +225,7 @@ impl Mesh {
             load: Load::default(),
             draining: false,
             stopped: false,
+            unsaid: Some(News::Good),
             db: Database::default(),
             flood: Flood::default(),
             finder: Finder::default(),
@@ -243,15 +246,24 @@ impl Mesh {
             Input::Message(link, message) => self.message(link, message, now, out),
             Input::Tick => {}
             Input::Load(permille) => {
-                self.load.update(permille, now);
+                let band = self.load.band();
+                if self.load.update(permille, now) != band {
+                    self.unsaid.get_or_insert(News::Good);
+                }
             }
-            Input::SetServices(services) => self.info.services = services,
-            Input::SetAddresses(addresses) => self.info.addresses = addresses,
+            Input::SetServices(services) => {
+                self.info.services = services;
+                self.unsaid.get_or_insert(News::Good);
+            }
+            Input::SetAddresses(addresses) => {
+                self.info.addresses = addresses;
+                self.unsaid.get_or_insert(News::Good);
+            }
             Input::Find(target) => self.find(&target, now, out),
             Input::Revoked(key) => self.revoke(key, now, out),
             Input::Drain => {
                 self.draining = true;
-                self.changed(now);
+                self.links_changed(News::Bad, now);
             }
             Input::Withdraw => {
                 self.stopped = true;
@@ -317,14 +329,14 @@ impl Mesh {
         metric.advertise(now);
         self.flood.link_up(link, self.own.id(), &neighbor, now);
         self.links.insert(link, Link { neighbor, key, metric, forged: (now, 0) });
-        self.changed(now);
+        self.links_changed(News::Good, now);
     }
 
     fn link_down(&mut self, link: LinkId, now: Time) {
         if self.links.remove(&link).is_some() {
             self.flood.link_down(link);
             self.finder.link_down(link);
-            self.changed(now);
+            self.links_changed(News::Bad, now);
         }
     }
 
@@ -334,8 +346,10 @@ impl Mesh {
             link.metric.rtt(rtt, now);
         }
         link.metric.loss(loss, now);
-        if link.metric.advertise(now).is_some() {
-            self.changed(now);
+        let told = link.metric.told();
+        if let Some(cost) = link.metric.advertise(now) {
+            let news = if told.is_some_and(|told| cost > told) { News::Bad } else { News::Good };
+            self.links_changed(news, now);
         }
     }
 
@@ -347,6 +361,14 @@ impl Mesh {
         out.extend(with_key.map(|(link, _)| Action::Close(*link)));
     }
 
+    /// A link of this node came, went or costs something else.
+    fn links_changed(&mut self, news: News, now: Time) {
+        if self.unsaid.is_none() || news == News::Bad {
+            self.unsaid = Some(news);
+        }
+        self.changed(now);
+    }
+
     /// Something changed that routes depend on.
     fn changed(&mut self, now: Time) {
         let at = self.spf.event(SPF, now);
@@ -355,14 +377,12 @@ impl Mesh {
 
     /// Brings what this node is to say in line with what it is.
     fn say(&mut self, now: Time) {
-        if self.stopped {
-            return;
-        }
+        let Some(news) = self.unsaid.take().filter(|_| !self.stopped) else { return };
         let band = self.load.band().number();
         let costs = self.costs();
         let links = costs.into_iter().map(|(neighbor, cost)| Listed { neighbor, cost, band }).collect();
-        self.own.say(Content::Links(links), now);
-        self.own.say(Content::Node(self.info.clone()), now);
+        self.own.say(Content::Links(links), news, now);
+        self.own.say(Content::Node(self.info.clone()), news, now);
     }
 
     /// The neighbours and what the links to them cost, in µs.

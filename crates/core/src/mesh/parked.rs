@@ -79,7 +79,7 @@ impl Parked {
     }
 
     /// Whether any certificate was asked for.
-    pub(super) fn awaits_any(&self) -> bool {
+    pub(super) fn wants_any(&self) -> bool {
         !self.keys.is_empty()
     }
 
@@ -130,7 +130,7 @@ mod tests {
         parked.park(key, LinkId(2), record(100), Time(0) + PATIENCE);
         assert_eq!(parked.requests(), [(LinkId(2), vec![key])]);
         assert_eq!(parked.learnt(&key).len(), 3);
-        assert_eq!((parked.bytes, parked.awaits_any()), (0, false));
+        assert_eq!((parked.bytes, parked.wants_any()), (0, false));
     }
 
     #[test]
@@ -144,6 +144,6 @@ mod tests {
         assert!(parked.bytes <= MAX_BYTES && parked.dropped() > 90_000);
         assert!(parked.requests().iter().all(|(_, keys)| keys.len() <= MAX_CERTIFICATE_KEYS));
         parked.expire(Time(0) + MAX_WAIT);
-        assert_eq!((parked.bytes, parked.awaits_any()), (0, false));
+        assert_eq!((parked.bytes, parked.wants_any()), (0, false));
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::message::cut;
 use super::{Envelope, Message};
 use crate::id::NodeId;
 
@@ -55,8 +56,8 @@ pub fn encode_datagram(to: &NodeId, message: &Message) -> Vec<u8> {
 
 /// The message of a datagram or of a frame's text.
 pub fn decode_datagram(text: &[u8]) -> Result<Envelope, FrameError> {
-    let raw: In = serde_json::from_slice(text).map_err(|e| FrameError::Malformed(e.to_string()))?;
-    let message = Message::from_parts(raw.r#type, raw.data).map_err(FrameError::Malformed)?;
+    let raw: In = serde_json::from_slice(text).map_err(|e| FrameError::Malformed(cut(e.to_string())))?;
+    let message = Message::from_parts(raw.r#type, raw.data).map_err(|e| FrameError::Malformed(cut(e)))?;
     Ok(Envelope { to: raw.node_id, message })
 }
 

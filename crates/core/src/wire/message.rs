@@ -353,7 +353,8 @@ fn known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Rea
     Ok(serde_json::from_value(value).ok())
 }
 
-fn cut(mut text: String) -> String {
+/// What a peer wrote, at most [`MAX_TEXT_LEN`] bytes of it.
+pub(super) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_TEXT_LEN));
     text
 }

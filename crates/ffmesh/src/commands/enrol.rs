@@ -88,11 +88,18 @@ pub(crate) async fn join(args: &Join) -> Outcome {
     let node = Newcomer::read(args.config_file.clone(), &args.show.choice)?;
     let new_file = node.new_file()?;
     let options = JoinOptions { state: node.state.clone(), node_id: node.node_id.clone() };
-    let joined = identity::join(&args.token, &options).await?;
+    let mut joined = identity::join(&args.token, &options).await?;
+    // A node that joins again with a token of a node that dials it: it does not dial itself.
+    joined.upstreams.retain(|(id, _)| *id != joined.node_id);
     if let Some(new_file) = new_file {
         new_file.write(&node.first_file(&joined.node_id, None, &joined.upstreams))?;
     }
 
+    if let Some(skew) = &joined.clock_skew {
+        output::remark(&format!(
+            "warning: this machine's clock is {skew}, as the issuer's says; set it: certificates have a beginning and an end"
+        ));
+    }
     if args.show.json {
         let upstreams: Vec<_> = joined
             .upstreams

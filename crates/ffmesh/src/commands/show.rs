@@ -49,9 +49,15 @@ fn status_rows(status: &Status, peers: &[Peer], now: Timestamp) -> Vec<Vec<Cell>
     let flows = format!("{} open, {} since the start", count(status.flows_open), count(status.flows_total));
     let carried = format!("{} sent, {} received", bytes(status.bytes_sent), bytes(status.bytes_received));
     let up = age(status.started, now);
+    let running = format!("ffmesh {} for {up}", status.version);
+    let running = if status.draining {
+        state(format!("{running}; draining: new flows are refused"), Tone::Busy)
+    } else {
+        cell(running)
+    };
     vec![
         row("node", format!("{} of the mesh {}", status.node_id, status.mesh)),
-        row("running", format!("ffmesh {} for {up}", status.version)),
+        vec![cell("running"), running],
         row("config", status.config.clone().unwrap_or_else(|| "none".to_owned())),
         row("state", status.state_dir.clone()),
         row("listens", listens),
@@ -84,17 +90,34 @@ fn latency(peers: &[Peer]) -> String {
     shown.join(", ") + &more
 }
 
+/// How many of the flows ended in an error, and what else went wrong: `5 of 1,000 flows (0.5 %): 3 failed, 2 reset;
+/// 1 handshake`.
 fn errors(status: &Status) -> String {
-    let total: u64 = status.errors.iter().map(|error| error.count).sum();
-    let kinds: Vec<_> =
-        status.errors.iter().map(|error| format!("{} {}", count(error.count), error.kind)).collect();
-    match (total, status.flows_total) {
-        (0, _) => "none".to_owned(),
-        (_, 0) => kinds.join(", "),
-        #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-        (_, flows) => {
-            format!("{} ({:.2} in 100 flows)", kinds.join(", "), total as f64 * 100.0 / flows as f64)
+    const OF_FLOWS: [(&str, &str); 3] =
+        [("flow_failed", "failed"), ("denied", "denied"), ("flow_reset", "reset")];
+    let (mut flows, mut others, mut failed) = (Vec::new(), Vec::new(), 0);
+    for error in &status.errors {
+        let number = count(error.count);
+        if let Some((_, word)) = OF_FLOWS.iter().find(|(kind, _)| *kind == error.kind) {
+            flows.push(format!("{number} {word}"));
+            failed += error.count;
+        } else {
+            others.push(format!("{number} {}", error.kind));
         }
+    }
+    let (flows, others) = (flows.join(", "), others.join(", "));
+    let flows = if failed == 0 || status.flows_total == 0 {
+        flows
+    } else {
+        #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+        let rate = share(failed as f64 / status.flows_total as f64);
+        format!("{} of {} flows ({rate}): {flows}", count(failed), count(status.flows_total))
+    };
+    match (flows.as_str(), others.as_str()) {
+        ("", "") => "none".to_owned(),
+        (flows, "") => flows.to_owned(),
+        ("", others) => others.to_owned(),
+        (flows, others) => format!("{flows}; {others}"),
     }
 }
 
@@ -271,6 +294,10 @@ mod tests {
     use super::*;
     use ffmesh_api::ErrorCount;
 
+    fn error(kind: &str, count: u64) -> ErrorCount {
+        ErrorCount { kind: kind.into(), count }
+    }
+
     fn peer(id: &str, state: PeerState, rtt_ms: Option<f64>) -> Peer {
         Peer {
             node_id: id.parse().unwrap(),
@@ -309,8 +336,10 @@ mod tests {
             flow_memory: 0,
             certificate_expires: Timestamp::UNIX_EPOCH + Duration::from_hours(48),
             issuer: true,
-            errors: vec![ErrorCount { kind: "refused".into(), count: 5 }],
+            draining: false,
+            errors: vec![error("flow_failed", 3), error("link_down", 2), error("denied", 2)],
         };
+        let draining = Status { draining: true, errors: vec![error("link_down", 2)], ..status.clone() };
         let peers = [peer("b", PeerState::Up, Some(0.42)), peer("c", PeerState::Dialling, None)];
         let rows = status_rows(&status, &peers, Timestamp::UNIX_EPOCH + Duration::from_mins(5));
         let text = output::draw(&[], rows);
@@ -320,10 +349,15 @@ mod tests {
             "0.42 ms to b",
             "3 open, 1,000 since the start",
             "1.0 MiB sent, 2.0 KiB received",
-            "5 refused (0.50 in 100 flows)",
+            "5 of 1,000 flows (0.5 %): 3 failed, 2 denied; 2 link_down",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
+        let text = output::draw(&[], status_rows(&draining, &peers, Timestamp::now()));
+        for part in ["draining: new flows are refused", " 2 link_down"] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert_eq!(errors(&Status { errors: Vec::new(), ..draining }), "none");
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Mesh {
              browser -> 127.0.0.1:{port} -> node {client} == QUIC ==> node {server} -> web service\n\n\
              Open   {url}\n{taken}\n\
              Try    curl {url}\n       \
-             curl -o /dev/null {url}big?mib=1024\n       \
+             curl -o /dev/null '{url}big?mib=1024'\n       \
              curl --data-binary hello {url}echo\n       \
              ffmesh status --state-dir {client_dir}\n       \
              ffmesh flows --state-dir {client_dir}\n       \

@@ -34,7 +34,7 @@ fn unix_sockets_work_at_both_ends_and_each_with_tcp() {
         conn.finish().unwrap();
         assert_eq!(conn.end(), End::Closed, "{address}");
     }
-    assert_eq!(pair.client.net().connect("127.0.0.1:17102").unwrap().end(), End::Reset);
+    assert_eq!(pair.client.net().timed_end_of("127.0.0.1:17102").unwrap().0, End::Reset);
     // A killed node leaves its sockets behind; they don't hinder the next start.
     pair.client.kill();
     pair.client.start();

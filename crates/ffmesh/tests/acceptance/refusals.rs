@@ -1,10 +1,11 @@
 //! What a client sees when its target can't be reached, how soon, and what the nodes say about it.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use ffmesh_api::Role;
 use ffmesh_core::reason::Reason;
-use ffmesh_lab::{Conn, End, once_within};
+use ffmesh_lab::{End, once_within};
 
 use crate::pair::{Family, Pair, SERVER, Setup, UNKNOWN, proxy};
 use crate::transfer::over_each_family;
@@ -114,12 +115,18 @@ fn a_node_never_dials_its_own_listeners() {
 /// Connects through the client's proxy, with first bytes or without, and returns when the reset came.
 fn time_of_reset(pair: &Pair, proxy: &str, speaks: bool) -> Duration {
     let address = pair.proxy(proxy);
-    let conn = pair.client.net().inside(|| Conn::open(&address)).unwrap();
-    if speaks {
-        // The reset may be faster.
-        let _ = conn.send(b"GET / HTTP/1.0\r\n\r\n");
-    }
-    let (end, time) = conn.timed_end();
+    let (end, time) = if speaks {
+        let start = Instant::now();
+        let end = pair.client.net().connect(&address).map(|conn| {
+            let _ = conn.send(b"GET / HTTP/1.0\r\n\r\n"); // the reset may be faster
+            conn.end()
+        });
+        let end =
+            end.or_else(|e| if e.kind() == ErrorKind::ConnectionReset { Ok(End::Reset) } else { Err(e) });
+        (end.unwrap(), start.elapsed())
+    } else {
+        pair.client.net().timed_end_of(&address).unwrap()
+    };
     assert_eq!(end, End::Reset, "{proxy}: the client must see a failure, not an empty reply");
     time
 }

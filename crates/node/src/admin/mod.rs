@@ -25,12 +25,23 @@ pub use socket::bind;
 /// Protocol name of the `Upgrade` header of `POST /api/v1/nc`.
 pub const NC_PROTOCOL: &str = "ffmesh-nc";
 
+/// Header of the answer to `POST /api/v1/nc`: the flow's id.
+pub const FLOW_HEADER: &str = "ffmesh-flow";
+
 /// A future that can be kept in a box.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Both directions of a flow's bytes; shutting the writer down ends that direction only.
 pub trait FlowIo: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> FlowIo for T {}
+
+/// A flow whose target is connected.
+pub struct OpenFlow {
+    /// Its id in [`Control::flows`].
+    pub id: String,
+    /// Its bytes.
+    pub io: Box<dyn FlowIo>,
+}
 
 /// What the admin API can see and do of a node. The node implements it; tests use a double.
 pub trait Control: Send + Sync + 'static {
@@ -45,7 +56,7 @@ pub trait Control: Send + Sync + 'static {
     /// One round trip to a node, end to end; at most 5 s.
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
     /// Opens a flow to a target behind a node (`ffmesh nc`).
-    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>>;
+    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>>;
     /// Makes a token.
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error>;
 }

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::io::copy_bidirectional_with_sizes;
 use tracing::debug;
 
-use super::NC_PROTOCOL;
 use super::routes::{Failure, Shared};
+use super::{FLOW_HEADER, NC_PROTOCOL, OpenFlow};
 
 /// Buffer for each direction, as large as what a Unix socket takes in one call.
 const BUFFER: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub(super) async fn nc(
         return Err(Failure::new(StatusCode::UPGRADE_REQUIRED, error));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    let mut flow = node.control.open(query.node, query.target).await?;
+    let OpenFlow { id, io: mut flow } = node.control.open(query.node, query.target).await?;
     node.spawn(async move {
         let client = match upgrade.await {
             Ok(client) => client,
@@ -52,7 +52,7 @@ pub(super) async fn nc(
         }
     });
     let headers = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, NC_PROTOCOL)];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response())
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers, [(FLOW_HEADER, id)], Body::empty()).into_response())
 }
 
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {

@@ -6,15 +6,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ffmesh_api as api;
 use ffmesh_core::reason::Reason;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::{Control, nc};
@@ -24,7 +25,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// How long a client may take to send a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a token: one year. Longer than that nobody remembers that it exists.
-const MAX_TOKEN_TTL: u64 = 366 * 24 * 3600;
+const MAX_TOKEN_TTL: u64 = 365 * 24 * 3600;
 
 /// State of the router.
 pub(super) struct Shared {
@@ -74,8 +75,24 @@ async fn proxies(State(node): Node) -> Response {
     json(&node.control.proxies())
 }
 
-async fn flows(State(node): Node) -> Response {
-    json(&node.control.flows())
+/// Which flows.
+#[derive(Deserialize)]
+struct FlowFilter {
+    /// Those with this id: one, or both ends of one that leads back to this node
+    id: Option<String>,
+}
+
+async fn flows(
+    State(node): Node,
+    query: Result<Query<FlowFilter>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(filter) = query.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let mut flows = node.control.flows();
+    if let Some(id) = filter.id {
+        flows.open.retain(|flow| flow.id == id);
+        flows.ended.retain(|flow| flow.id == id);
+    }
+    Ok(json(&flows))
 }
 
 async fn ping(State(node): Node, body: Body) -> Result<Response, Failure> {
@@ -89,14 +106,17 @@ async fn tokens(State(node): Node, body: Body) -> Result<Response, Failure> {
         return Err(Failure::bad_request("`uses` is 0: a token can be used once or more"));
     }
     if !(1..=MAX_TOKEN_TTL).contains(&request.ttl_s) {
-        return Err(Failure::bad_request("`ttl_s` is not in the range of 1 second to 366 days"));
+        return Err(Failure::bad_request("`ttl_s` is not in the range of 1 second to 365 days"));
     }
     Ok(json(&node.control.create_token(request)?))
 }
 
-/// Ready means useful: everything is bound, and a node that has upstreams has a link.
+/// Ready means useful: everything is bound, new flows are taken, and a node that has upstreams has a link.
 async fn readyz(State(node): Node) -> Result<&'static str, Failure> {
     let status = node.control.status();
+    if status.draining {
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: the node is draining"));
+    }
     if status.upstreams > 0 && status.links_up == 0 {
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: no link to any node is up"));
     }

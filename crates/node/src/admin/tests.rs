@@ -14,11 +14,13 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{BODY_LIMIT, BoxFuture, Control, FlowIo, NC_PROTOCOL, bind, serve};
+use super::{BODY_LIMIT, BoxFuture, Control, FLOW_HEADER, NC_PROTOCOL, OpenFlow, bind, serve};
 
 /// A node that knows `server`, which echoes, and refuses everything else.
+#[derive(Clone, Copy, Default)]
 struct Double {
     links_up: u32,
+    draining: bool,
 }
 
 impl Control for Double {
@@ -26,7 +28,7 @@ impl Control for Double {
         serde_json::from_value(json!({
             "node_id": "here", "mesh": "home", "version": "0", "started": "2026-01-01T00:00:00Z",
             "config": null, "state_dir": "/", "listen": [], "accepts": false, "links_up": self.links_up,
-            "upstreams": 1, "upstreams_up": 0, "sessions": 0, "flows_open": 0, "flows_total": 0,
+            "upstreams": 1, "upstreams_up": 0, "sessions": 0, "draining": self.draining, "flows_open": 0, "flows_total": 0,
             "bytes_sent": 0, "bytes_received": 0, "flow_memory": 0,
             "certificate_expires": "2026-06-01T00:00:00Z", "issuer": false, "errors": []
         }))
@@ -42,14 +44,21 @@ impl Control for Double {
     }
 
     fn flows(&self) -> api::Flows {
-        api::Flows::default()
+        let flow = |id: &str| {
+            json!({
+                "id": id, "role": "ingress", "proxy": "nc", "peer": "server", "target": "127.0.0.1:7",
+                "client": null, "started": "2026-01-01T00:00:00Z", "duration_ms": 5, "bytes_up": 1,
+                "bytes_down": 2, "connected": true, "reason": "lost", "detail": "it restarted"
+            })
+        };
+        serde_json::from_value(json!({"open": [], "ended": [flow("f1"), flow("f2")]})).unwrap()
     }
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
         Box::pin(async move { known(node).map(|node_id| api::Ping { node_id, rtt_ms: 1.5, route: vec![] }) })
     }
 
-    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>> {
+    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
             known(node)?;
             if target.to_string() == "10.0.0.1:22" {
@@ -63,7 +72,7 @@ impl Control for Double {
                 all.reverse();
                 far.write_all(&all).await.unwrap();
             });
-            Ok(Box::new(near) as Box<dyn FlowIo>)
+            Ok(OpenFlow { id: "f1".into(), io: Box::new(near) })
         })
     }
 
@@ -91,11 +100,15 @@ struct Served {
 }
 
 fn served(links_up: u32) -> Served {
+    serve_double(Double { links_up, ..Double::default() })
+}
+
+fn serve_double(double: Double) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let listener = bind(&path).unwrap();
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve(listener, Arc::new(Double { links_up }), async {
+    let task = tokio::spawn(serve(listener, Arc::new(double), async {
         stopped.await.ok();
     }));
     Served { _dir: dir, path, stop, task }
@@ -150,7 +163,11 @@ async fn answers_each_path() {
     for path in ["/api/v1/peers", "/api/v1/proxies"] {
         assert_eq!(node.get(path).await, (200, "[]".to_owned()));
     }
-    assert_eq!(node.get("/api/v1/flows").await, (200, r#"{"open":[],"ended":[]}"#.to_owned()));
+    for (query, count) in [("", 2), ("?id=f1", 1), ("?id=f3", 0)] {
+        let (status, body) = node.get(&format!("/api/v1/flows{query}")).await;
+        let flows: api::Flows = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, flows.ended.len()), (200, count), "{query:?}");
+    }
     assert_eq!(node.get("/healthz").await, (200, "ok\n".to_owned()));
     let (status, reply) = node.post("/api/v1/ping", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["rtt_ms"]), (200, &json!(1.5)));
@@ -160,9 +177,11 @@ async fn answers_each_path() {
 }
 
 #[tokio::test]
-async fn is_ready_only_with_a_link() {
+async fn is_ready_with_a_link_until_it_drains() {
     assert_eq!(served(0).get("/readyz").await.0, 503);
     assert_eq!(served(1).get("/readyz").await.0, 200);
+    let (status, body) = serve_double(Double { links_up: 1, draining: true }).get("/readyz").await;
+    assert!(status == 503 && body.contains("draining"), "{status} {body}");
 }
 
 #[tokio::test]
@@ -193,7 +212,7 @@ async fn every_error_is_json_that_says_why() {
 async fn nc_carries_bytes_and_ends_each_direction_alone() {
     let node = served(0);
     let (mut stream, head) = node.nc("node=server&target=127.0.0.1:7").await;
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(&format!("{FLOW_HEADER}: f1\r\n")), "{head}");
     let mut greeting = [0; 6];
     stream.read_exact(&mut greeting).await.unwrap();
     assert_eq!(&greeting, b"hello\n");

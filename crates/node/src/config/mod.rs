@@ -176,7 +176,7 @@ pub struct Address {
 /// `quic.upstreams[]`: a node to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// `name`; the node's id where the file has none.
+    /// Unique in the file; where it has none, the node's id, with `-2`, `-3`, ... behind it where that is taken.
     pub name: String,
     /// The node that must answer there.
     pub node_id: NodeId,

@@ -3,6 +3,7 @@
 //! Reading goes on after a problem, so that a file's problems are all reported at once; what could not be read
 //! is left out of the result, which nobody gets in that case.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -65,7 +66,7 @@ pub(super) fn config(root: &Node, report: &mut Report<'_>) -> Config {
     if let Some(watch) = root.get("watch", report, value::flag) {
         config.watch = watch.value;
         if watch.value {
-            later(&watch, "the file is read again on SIGHUP and `ffmesh reload` only", report);
+            later(&watch, "changes of the file take effect at the next start", report);
         }
     }
     config
@@ -238,9 +239,9 @@ fn quic(section: &Section<'_>, own: Option<&NodeId>, taken: &mut Taken, report: 
     }
     quic.listen_port = port.map(|port| port.value);
     quic.advertise = section.list("advertise", report, value::address).unwrap_or_default();
-    for section in section.sections("upstreams", keys::UPSTREAM, report) {
-        quic.upstreams.extend(upstream(&section, own, taken, report));
-    }
+    let upstreams = section.sections("upstreams", keys::UPSTREAM, report);
+    let upstreams = upstreams.iter().filter_map(|section| upstream(section, own, taken, report));
+    quic.upstreams = told_apart(upstreams.collect());
     let words = [
         ("auto", Congestion::Auto),
         ("bbr", Congestion::Bbr),
@@ -261,12 +262,13 @@ fn quic(section: &Section<'_>, own: Option<&NodeId>, taken: &mut Taken, report: 
     quic
 }
 
+/// One entry, and whether it has a name of its own; else it has that of its node.
 fn upstream(
     section: &Section<'_>,
     own: Option<&NodeId>,
     taken: &mut Taken,
     report: &mut Report<'_>,
-) -> Option<Upstream> {
+) -> Option<(Upstream, bool)> {
     let name = section.get("name", report, value::name);
     if let Some(name) = &name {
         taken.name("upstream", name, report);
@@ -290,8 +292,25 @@ fn upstream(
         }
     }
     let node = node?.value;
+    let named = name.is_some();
     let name = name.map_or_else(|| node.to_string(), |name| name.value);
-    Some(Upstream { name, node_id: node, address: address?.value, cost })
+    Some((Upstream { name, node_id: node, address: address?.value, cost }, named))
+}
+
+/// Gives each entry without a name of its own one that no other entry has: `ID`, `ID-2`, ...
+fn told_apart(upstreams: Vec<(Upstream, bool)>) -> Vec<Upstream> {
+    let own_names = upstreams.iter().filter(|(_, named)| *named);
+    let mut names: HashSet<String> = own_names.map(|(upstream, _)| upstream.name.clone()).collect();
+    let mut numbers: HashMap<NodeId, u32> = HashMap::new();
+    let unique = |(mut upstream, named): (Upstream, bool)| {
+        let number = numbers.entry(upstream.node_id.clone()).or_insert(1);
+        while !named && !names.insert(upstream.name.clone()) {
+            *number += 1;
+            upstream.name = format!("{}-{number}", upstream.node_id);
+        }
+        upstream
+    };
+    upstreams.into_iter().map(unique).collect()
 }
 
 fn mesh(section: &Section<'_>, report: &mut Report<'_>) -> Mesh {

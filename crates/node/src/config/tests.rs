@@ -158,6 +158,22 @@ fn listens_where_it_is_told() {
 }
 
 #[test]
+fn upstreams_without_a_name_are_told_apart() {
+    let lines = [
+        "node_id: a",
+        "node_id: a",
+        "name: b, node_id: a",
+        "node_id: b",
+        "name: a-2, node_id: c",
+        "node_id: a",
+    ];
+    let lines = lines.iter().enumerate().map(|(i, line)| format!("    - {{ {line}, address: 'h{i}:1' }}\n"));
+    let config = parse(&format!("quic:\n  upstreams:\n{}", lines.collect::<String>()));
+    let names: Vec<_> = config.quic.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(names, ["a", "a-3", "b", "b-2", "a-2", "a-4"]);
+}
+
+#[test]
 fn aliases_repeat_what_they_name() {
     let config = parse(
         "proxies:\n  - &p { local_port: 1, target_node_id: &n a, target_address: 'h:1' }\n  - { local_port: 2, \
@@ -315,6 +331,10 @@ watch: true
     for (warning, place) in warnings.iter().zip(places) {
         assert!(warning.starts_with(&format!("c.yaml:{place}: ")), "{warning}");
     }
+    assert_eq!(
+        warnings[8],
+        "c.yaml:9:8: watch: is not there yet in this version: changes of the file take effect at the next start"
+    );
     assert_eq!(self::warnings("mesh: { transit: false, cost: 0 }\nwatch: false\n"), [""; 0]);
 }
 

@@ -11,13 +11,14 @@ use tokio::sync::oneshot;
 
 use super::Route;
 use crate::clock;
+use crate::identity::KeyHash;
 use crate::link::Link;
 use crate::socket::{Hop, Labels, SlotAddr};
 
 /// Slots of a session: routes that it can use at once.
 const SLOTS: u8 = 3;
-/// Sessions of one node that circuits may be set up for; older ones are forgotten. One is in use, others are
-/// left from before it restarted or dialled anew.
+/// Sessions of one node that circuits may be set up for; what was pointed longest ago is forgotten. One is in use,
+/// one may be retired, others are left from before the node restarted or dialled anew.
 const MAX_SESSIONS_PER_ORIGIN: usize = 4;
 /// Circuits that end here, over all neighbours.
 const MAX_CIRCUITS: usize = 20_000;
@@ -82,9 +83,21 @@ struct Ending {
 }
 
 /// A session of another node that circuits were set up for.
-struct Origin {
-    session: u64,
+struct RemoteSession {
+    id: u64,
+    epoch: u64,
     slots: HashMap<u8, (SlotAddr, Option<Ending>)>,
+}
+
+/// Who set up the circuit behind a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The first node of its route
+    pub node: NodeId,
+    /// That node's boot epoch
+    pub epoch: u64,
+    /// That node's key, as it proved on its link
+    pub key: KeyHash,
 }
 
 pub(super) struct Circuits {
@@ -92,9 +105,9 @@ pub(super) struct Circuits {
     labels: Labels,
     opening: HashMap<u64, Opening>,
     open: HashMap<u64, Circuit>,
-    /// By the node that set them up, oldest session first.
-    origins: HashMap<NodeId, VecDeque<Origin>>,
-    by_slot: HashMap<SlotAddr, (NodeId, u64)>,
+    /// By the node that set them up, the session that was pointed longest ago first.
+    origins: HashMap<NodeId, VecDeque<RemoteSession>>,
+    by_slot: HashMap<SlotAddr, Origin>,
 }
 
 impl Circuits {
@@ -125,7 +138,7 @@ impl Circuits {
             return;
         };
         let id = rand::random();
-        let inbound = self.labels.accept_from(address, to);
+        let inbound = self.labels.accept_from(address, to, link.serial());
         link.send(Message::CircuitOpen(CircuitOpen {
             circuit: id,
             route: route.nodes.clone(),
@@ -158,7 +171,8 @@ impl Circuits {
             inbound: opening.inbound,
             outbound,
         };
-        self.labels.point(circuit.slot, Hop { to, from: link.local_ip(), label: outbound });
+        self.labels
+            .point(circuit.slot, Hop { to, from: link.local_ip(), label: outbound, link: link.serial() });
         self.open.insert(circuit.id, circuit.clone());
         if opening.answer.send(Ok(circuit.clone())).is_err() {
             self.close(Some(link), &circuit); // nobody waits for it any more
@@ -181,7 +195,7 @@ impl Circuits {
     pub(super) fn on_open(&mut self, link: &Link, open: &CircuitOpen) {
         let origin = link.node().clone();
         let refuse = |reason: &str| {
-            tracing::warn!(peer = %origin, "circuit refused: {reason}");
+            tracing::debug!(peer = %origin, "circuit refused: {reason}"); // who asked says more
             link.send(Message::CircuitAck(CircuitAck {
                 origin: open.route[0].clone(),
                 circuit: open.circuit,
@@ -196,28 +210,37 @@ impl Circuits {
             return refuse("no such slot");
         }
         if self.by_slot.len() >= MAX_CIRCUITS {
+            self.forget_unused();
+        }
+        if self.by_slot.len() >= MAX_CIRCUITS {
             return refuse("all circuits are in use");
         }
         let Some(to) = link.address() else { return };
 
         let sessions = self.origins.entry(origin.clone()).or_default();
-        if !sessions.iter().any(|known| known.session == open.session) {
-            if sessions.len() >= MAX_SESSIONS_PER_ORIGIN
-                && let Some(oldest) = sessions.pop_front()
-            {
-                for (slot, ending) in oldest.slots.into_values() {
-                    self.by_slot.remove(&slot);
-                    forget(&self.labels, slot, ending);
-                }
+        let known =
+            sessions.iter().position(|known| known.id == open.session).and_then(|at| sessions.remove(at));
+        if known.is_none()
+            && sessions.len() >= MAX_SESSIONS_PER_ORIGIN
+            && let Some(oldest) = sessions.pop_front()
+        {
+            for (slot, ending) in oldest.slots.into_values() {
+                self.by_slot.remove(&slot);
+                forget(&self.labels, slot, ending);
             }
-            sessions.push_back(Origin { session: open.session, slots: HashMap::new() });
         }
-        let Some(session) = sessions.iter_mut().find(|known| known.session == open.session) else { return };
+        sessions.push_back(known.unwrap_or_else(|| RemoteSession {
+            id: open.session,
+            epoch: link.epoch(),
+            slots: HashMap::new(),
+        }));
+        let Some(session) = sessions.back_mut() else { return };
         let (slot, ending) = session.slots.entry(open.slot).or_insert_with(|| (self.labels.new_slot(), None));
-        self.by_slot.insert(*slot, (origin.clone(), open.session));
+        self.by_slot
+            .insert(*slot, Origin { node: origin.clone(), epoch: session.epoch, key: link.peer().key });
         forget(&self.labels, *slot, ending.take());
-        let inbound = self.labels.accept_from(*slot, to);
-        self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label });
+        let inbound = self.labels.accept_from(*slot, to, link.serial());
+        self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label, link: link.serial() });
         *ending = Some(Ending { link: link.serial(), id: open.circuit, inbound, outbound: open.label });
         link.send(Message::CircuitAck(CircuitAck {
             origin,
@@ -227,12 +250,38 @@ impl Circuits {
         }));
     }
 
+    /// Forgets the slots that no circuit ends at: their sessions wait for a route, which is worth less than new ones.
+    fn forget_unused(&mut self) {
+        for sessions in self.origins.values_mut() {
+            sessions.retain(|session| {
+                let used = session.slots.values().any(|(_, ending)| ending.is_some());
+                if !used {
+                    for (slot, _) in session.slots.values() {
+                        self.by_slot.remove(slot);
+                    }
+                }
+                used
+            });
+        }
+        self.origins.retain(|_, sessions| !sessions.is_empty());
+    }
+
     pub(super) fn on_close(&mut self, link: &Link, close: &CircuitClose) {
         let Some(sessions) = self.origins.get_mut(&close.origin) else { return };
-        for (slot, ending) in sessions.iter_mut().flat_map(|session| session.slots.values_mut()) {
-            if ending.as_ref().is_some_and(|e| e.link == link.serial() && e.id == close.circuit) {
-                forget(&self.labels, *slot, ending.take());
-            }
+        for session in sessions.iter_mut() {
+            session.slots.retain(|_, (slot, ending)| {
+                let closed =
+                    ending.as_ref().is_some_and(|e| e.link == link.serial() && e.id == close.circuit);
+                if closed {
+                    forget(&self.labels, *slot, ending.take());
+                    self.by_slot.remove(slot);
+                }
+                !closed
+            });
+        }
+        sessions.retain(|session| !session.slots.is_empty());
+        if sessions.is_empty() {
+            self.origins.remove(&close.origin);
         }
     }
 
@@ -261,14 +310,20 @@ impl Circuits {
         self.opening.values().map(|opening| opening.until).min()
     }
 
-    pub(super) fn expire(&mut self, now: Time) {
-        for (_, opening) in self.opening.extract_if(|_, opening| opening.until <= now) {
-            self.labels.forget(opening.inbound);
-            let _ = opening.answer.send(Err(CircuitError::Timeout));
-        }
+    /// Gives up on answers that are overdue. Returns who is to be told, and what: it may have set up its part.
+    pub(super) fn expire(&mut self, now: Time) -> Vec<(NodeId, CircuitClose)> {
+        let overdue = self.opening.extract_if(|_, opening| opening.until <= now);
+        overdue
+            .map(|(circuit, opening)| {
+                self.labels.forget(opening.inbound);
+                let _ = opening.answer.send(Err(CircuitError::Timeout));
+                let next = opening.route.nodes[1].clone();
+                (next, CircuitClose { origin: self.own.clone(), circuit })
+            })
+            .collect()
     }
 
-    pub(super) fn origin(&self, slot: SlotAddr) -> Option<(NodeId, u64)> {
+    pub(super) fn origin(&self, slot: SlotAddr) -> Option<Origin> {
         self.by_slot.get(&slot).cloned()
     }
 }

@@ -23,8 +23,8 @@ use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
 use crate::socket::{Labels, SlotAddr};
 
-pub use circuits::{Circuit, CircuitError};
-pub use routes::{Neighbor, Route, RoutingTable};
+pub use circuits::{Circuit, CircuitError, Origin};
+pub use routes::{Route, RoutingTable};
 
 use routes::Lost;
 
@@ -38,7 +38,7 @@ const MAX_LOST: usize = 1_000;
 enum Request {
     OpenCircuit { route: Route, session: u64, slot: u8, address: SlotAddr, answer: circuits::Answer },
     CloseCircuit { circuit: Circuit },
-    Origin { slot: SlotAddr, answer: oneshot::Sender<Option<(NodeId, u64)>> },
+    Origin { slot: SlotAddr, answer: oneshot::Sender<Option<Origin>> },
 }
 
 /// What sessions hold to ask the driver.
@@ -109,8 +109,8 @@ impl Driver {
         let _ = self.requests.send(Request::CloseCircuit { circuit }).await;
     }
 
-    /// Which node set up the circuit behind a slot, and for which session of its.
-    pub async fn origin(&self, slot: SlotAddr) -> Option<(NodeId, u64)> {
+    /// Who set up the circuit behind a slot.
+    pub async fn origin(&self, slot: SlotAddr) -> Option<Origin> {
         let (answer, result) = oneshot::channel();
         self.requests.send(Request::Origin { slot, answer }).await.ok()?;
         result.await.ok()?
@@ -138,8 +138,16 @@ impl State {
                 },
                 Some(request) = requests.recv() => self.on_request(request),
                 () = tokio::time::sleep_until(clock::instant(deadline.unwrap_or_default())), if deadline.is_some() => {
-                    self.circuits.expire(clock::now());
+                    self.expire();
                 }
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        for (next, close) in self.circuits.expire(clock::now()) {
+            if let Some((link, _)) = self.neighbors.get(&next) {
+                link.send(Message::CircuitClose(close));
             }
         }
     }
@@ -151,9 +159,9 @@ impl State {
                 let _ = answer.send(decision);
             }
             LinkEvent::Message { link, message } => self.on_message(&link, message),
-            LinkEvent::Moved { old, new } => {
-                tracing::info!(%old, %new, "neighbour's address changed");
-                self.config.labels.move_neighbor(old, new);
+            LinkEvent::Moved { link, old, new } => {
+                tracing::info!(peer = %link.node(), %old, %new, "neighbour's address changed");
+                self.config.labels.move_link(link.serial(), new);
             }
             LinkEvent::Down { link, reason, orderly } => self.on_down(&link, reason, orderly),
         }
@@ -179,10 +187,13 @@ impl State {
         }
     }
 
+    fn is_current(&self, link: &Link) -> bool {
+        self.neighbors.get(link.node()).is_some_and(|(current, _)| current.serial() == link.serial())
+    }
+
     fn on_message(&mut self, link: &Link, message: Message) {
-        // A message that was under way when its link was replaced.
-        if self.neighbors.get(link.node()).is_none_or(|(current, _)| current.serial() != link.serial()) {
-            return;
+        if !self.is_current(link) {
+            return; // it was under way when its link was replaced
         }
         match message {
             Message::CircuitOpen(open) => self.circuits.on_open(link, &open),
@@ -233,7 +244,7 @@ impl State {
 
     fn on_down(&mut self, link: &Link, reason: String, orderly: bool) {
         let node = link.node();
-        if self.neighbors.get(node).is_none_or(|(current, _)| current.serial() != link.serial()) {
+        if !self.is_current(link) {
             return; // it was replaced, which was told then
         }
         if orderly {
@@ -253,11 +264,8 @@ impl State {
     }
 
     fn publish(&self) {
-        let neighbors: BTreeMap<_, _> = self
-            .neighbors
-            .iter()
-            .map(|(node, (link, _))| (node.clone(), Neighbor { link: link.clone() }))
-            .collect();
+        let neighbors: BTreeMap<_, _> =
+            self.neighbors.iter().map(|(node, (link, _))| (node.clone(), link.clone())).collect();
         self.linked.send_replace(Arc::new(neighbors.keys().cloned().collect()));
         self.table.send_replace(Arc::new(RoutingTable {
             own: Some(self.config.own.clone()),

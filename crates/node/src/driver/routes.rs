@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ffmesh_core::id::NodeId;
 use jiff::Timestamp;
 
+use crate::identity::KeyHash;
 use crate::link::Link;
 
 /// A sequence of nodes from this node to another, both included.
@@ -14,13 +15,6 @@ pub struct Route {
     pub nodes: Vec<NodeId>,
     /// Serial of the link that the first hop takes: a new link is a new route
     pub link: u64,
-}
-
-/// A neighbour with a link that is up.
-#[derive(Debug, Clone)]
-pub struct Neighbor {
-    /// The link
-    pub link: Link,
 }
 
 /// A neighbour whose link is gone.
@@ -36,8 +30,8 @@ pub struct Lost {
 #[derive(Debug, Clone, Default)]
 pub struct RoutingTable {
     pub(super) own: Option<NodeId>,
-    /// Neighbours with a link
-    pub neighbors: BTreeMap<NodeId, Neighbor>,
+    /// The links to neighbours
+    pub neighbors: BTreeMap<NodeId, Link>,
     /// Neighbours that have been lost
     pub lost: BTreeMap<NodeId, Lost>,
     pub(super) configured: BTreeSet<NodeId>,
@@ -46,13 +40,23 @@ pub struct RoutingTable {
 impl RoutingTable {
     /// The routes to a node, best first; none where it cannot be reached now.
     pub fn routes(&self, node: &NodeId) -> Vec<Route> {
-        let (Some(own), Some(neighbor)) = (&self.own, self.neighbors.get(node)) else { return Vec::new() };
-        vec![Route { nodes: vec![own.clone(), node.clone()], link: neighbor.link.serial() }]
+        let (Some(own), Some(link)) = (&self.own, self.neighbors.get(node)) else { return Vec::new() };
+        vec![Route { nodes: vec![own.clone(), node.clone()], link: link.serial() }]
+    }
+
+    /// Whether a node can be reached now.
+    pub fn has_route(&self, node: &NodeId) -> bool {
+        self.neighbors.contains_key(node)
     }
 
     /// The boot epoch of a node, while it is known.
     pub fn epoch(&self, node: &NodeId) -> Option<u64> {
-        self.neighbors.get(node).map(|neighbor| neighbor.link.epoch())
+        self.neighbors.get(node).map(Link::epoch)
+    }
+
+    /// The key of a node, as it proved on its link.
+    pub fn key(&self, node: &NodeId) -> Option<KeyHash> {
+        self.neighbors.get(node).map(|link| link.peer().key)
     }
 
     /// Whether the node has been met or is in the configuration.

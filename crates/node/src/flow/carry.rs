@@ -6,7 +6,10 @@
 //! | RST | RESET_STREAM and STOP_SENDING |
 //! | full socket buffer | flow control: the sender waits |
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -25,7 +28,7 @@ use crate::session::Session;
 /// First read of a direction; a full read makes the next one larger.
 const MIN_READ: usize = 4 << 10;
 /// Largest read.
-const MAX_READ: usize = 128 << 10;
+pub(super) const MAX_READ: usize = 128 << 10;
 /// Chunks of a stream that one write hands over.
 const MAX_CHUNKS: usize = 64;
 /// How long SYN_ACK_DATA may take: the other node dials for 10 s, and its answer travels.
@@ -125,7 +128,9 @@ impl Carrier<'_> {
                 Ok(n) => {
                     size = next_size(size, n);
                     self.sent(n);
+                    self.flow.unsent(true);
                     send.write_chunk(shrunk(buffer)).await.map_err(|e| write_end(self.session, &e))?;
+                    self.flow.unsent(false);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(local_end(&e)),
@@ -153,9 +158,7 @@ impl Carrier<'_> {
             chunks[0] = first.into();
             self.write(local, &mut chunks[..1]).await?;
         }
-        while let Some(count) =
-            recv.read_many_chunks(&mut chunks).await.map_err(|e| read_end(self.session, &e))?
-        {
+        while let Some(count) = self.read(recv, &mut chunks).await? {
             self.write(local, &mut chunks[..count]).await?;
         }
         match local.finish() {
@@ -188,9 +191,23 @@ impl Carrier<'_> {
         }
     }
 
+    /// The next chunks of the stream; none at its end. Notes whether more had come than was taken.
+    async fn read(&self, recv: &mut RecvStream, chunks: &mut [Bytes]) -> Result<Option<usize>, End> {
+        let mut read = pin!(recv.read_many_chunks(chunks));
+        let result = match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                self.flow.drained();
+                read.await
+            }
+        };
+        let read = result.map_err(|e| read_end(self.session, &e))?;
+        self.flow.undrained();
+        Ok(read)
+    }
+
     /// Writes all chunks, and leaves them empty.
     async fn write(&self, local: &Stream, mut chunks: &mut [Bytes]) -> Result<(), End> {
-        let mut stalled = false;
         while !chunks.is_empty() {
             let mut slices = std::array::from_fn::<_, MAX_CHUNKS, _>(|_| IoSlice::new(&[]));
             for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
@@ -209,14 +226,8 @@ impl Carrier<'_> {
                         *chunk = Bytes::new();
                         chunks = &mut chunks[1..];
                     }
-                    if stalled {
-                        stalled = false;
-                        self.flow.stalled(false);
-                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    stalled = true;
-                    self.flow.stalled(true);
                     local.writable().await.map_err(|e| local_end(&e))?;
                 }
                 Err(e) => return Err(local_end(&e)),

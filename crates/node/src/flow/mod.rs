@@ -10,7 +10,7 @@ mod open;
 mod serve;
 mod table;
 
-pub use open::{OpenContext, Opened, open, ping, request};
+pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
 pub use table::{FlowLimits, Flows};
 

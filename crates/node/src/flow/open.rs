@@ -38,6 +38,8 @@ pub struct OpenContext {
 /// What a flow is opened for.
 #[derive(Debug)]
 pub struct Opened {
+    /// Its id, of [`new_id`]
+    pub id: String,
     /// The proxy it came through
     pub proxy: Arc<str>,
     /// The node that dials
@@ -52,11 +54,16 @@ pub struct Opened {
     pub connected: Option<oneshot::Sender<()>>,
 }
 
+/// An id for a flow: 16 random hex digits.
+pub fn new_id() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
 /// Carries a client's connection to its target, to the end, and returns how it ended. Whatever goes wrong, the client's
 /// connection is reset and the reason is in the table of flows.
 pub async fn open(context: &OpenContext, local: Stream, opened: Opened) -> End {
     let flow = context.flows.begin(FlowStart {
-        id: format!("{:016x}", rand::random::<u64>()),
+        id: opened.id.clone(),
         role: api::Role::Ingress,
         proxy: opened.proxy.clone(),
         peer: opened.node.clone(),
@@ -70,16 +77,35 @@ pub async fn open(context: &OpenContext, local: Stream, opened: Opened) -> End {
 
 async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) -> End {
     let ready = async {
-        context.flows.admit().map_err(|(reason, detail)| (reason, Some(detail)))?;
+        context.flows.admit(flow).map_err(|(reason, detail)| (reason, Some(detail)))?;
         let session = context.sessions.to(&opened.node).await.map_err(refused)?;
         let (send, recv) = stream(&session).await?;
         Ok::<_, End>((session, send, recv))
     };
+    let opened_stream = async {
+        let (session, mut send, recv) = ready.await?;
+        let syn = Message::SynData(SynData {
+            version: VERSION,
+            protocol: FlowProtocol::Tcp,
+            target: Some(opened.target),
+            flow_id: flow.id().to_owned(),
+            proxy: opened.proxy.to_string(),
+        });
+        // No round trip is lost: what the client has sent goes along, and what it has not is not waited for.
+        let first = local.already_sent(MAX_FIRST).unwrap_or_default();
+        flow.count_up(first.len());
+        let mut chunks = [Bytes::from(encode(&opened.node, &syn)), Bytes::from(first)];
+        match timeout(STREAM_WAIT, send.write_all_chunks(&mut chunks)).await {
+            Ok(written) => written.map_err(|e| write_end(&session, &e))?,
+            Err(_) => return Err((Reason::Timeout, Some(format!("{} takes no SYN_DATA", opened.node)))),
+        }
+        Ok::<_, End>((session, send, recv))
+    };
     let result = tokio::select! {
-        result = ready => result,
+        result = opened_stream => result,
         _ = local.reset_by_peer() => Err((Reason::Reset, Some("the client left before it was connected".to_owned()))),
     };
-    let (session, mut send, recv) = match result {
+    let (session, send, recv) = match result {
         Ok(ready) => ready,
         Err(end) => {
             local.reset();
@@ -87,21 +113,6 @@ async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) 
         }
     };
     let _counted = session.flow();
-    let syn = Message::SynData(SynData {
-        version: VERSION,
-        protocol: FlowProtocol::Tcp,
-        target: Some(opened.target),
-        flow_id: flow.id().to_owned(),
-        proxy: opened.proxy.to_string(),
-    });
-    // No round trip is lost: what the client has sent goes along, and what it has not is not waited for.
-    let first = local.already_sent(MAX_FIRST).unwrap_or_default();
-    flow.count_up(first.len());
-    let mut chunks = [Bytes::from(encode(&opened.node, &syn)), Bytes::from(first)];
-    if let Err(e) = send.write_all_chunks(&mut chunks).await {
-        local.reset();
-        return write_end(&session, &e);
-    }
     let carrier = Carrier { session: &session, flow, side: Side::Ingress, idle_timeout: opened.idle_timeout };
     carrier.carry(local, send, recv, Head::Ack(opened.connected)).await
 }

@@ -1,7 +1,7 @@
 //! Serving the streams that other nodes open.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
@@ -17,10 +17,13 @@ use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
 use crate::egress::Egress;
 use crate::identity::Issuer;
 use crate::metrics::{Counters, ErrorKind};
+use crate::repeats::Repeats;
 use crate::session::Session;
 
-/// Streams that one node may open a second, on average and at once.
-const MAX_OPENS_PER_SECOND: u32 = 20_000;
+/// How long the other node may take to take an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one echo may last.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What serving flows needs of the node.
 #[derive(Debug, Clone)]
@@ -33,13 +36,14 @@ pub struct ServeContext {
     pub issuer: Option<Arc<Issuer>>,
     /// Where refusals are counted
     pub counters: Arc<Counters>,
+    /// What was said of refusals
+    pub repeats: Arc<Repeats>,
 }
 
 /// Serves a session's streams to its end.
 pub async fn serve(context: ServeContext, session: Session) {
-    let mut opens = Bucket::new(MAX_OPENS_PER_SECOND);
     while let Ok((send, recv)) = session.connection().accept_bi().await {
-        if !opens.take() {
+        if !session.take_open() {
             context.counters.error(ErrorKind::Limit);
             refuse_stream(send, recv, Reason::Limit);
             continue;
@@ -65,7 +69,10 @@ async fn serve_stream(context: &ServeContext, session: &Session, send: SendStrea
     }
     match (syn.protocol, &context.issuer) {
         (FlowProtocol::Tcp, _) => serve_flow(context, session, syn, send, recv, first).await,
-        (FlowProtocol::Echo, _) => echo(peer, send, recv, first).await,
+        (FlowProtocol::Echo, _) => match session.echo_permit() {
+            Some(_permit) => echo(session, send, recv, first).await,
+            None => refuse(peer, send, recv, Reason::Limit).await,
+        },
         (FlowProtocol::Enrol, Some(issuer)) => {
             answer(peer, send, recv, first, |request| issuer.enrol(request)).await;
         }
@@ -99,7 +106,7 @@ async fn serve_flow(
     });
     let caller = Caller { id: peer, groups: &session.peer().groups };
     let dialled = async {
-        context.flows.admit()?;
+        context.flows.admit(&flow)?;
         context.egress.dial(&caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
     };
     let stopped = send.stopped();
@@ -107,19 +114,21 @@ async fn serve_flow(
         dialled = dialled => dialled,
         _ = stopped => Err((Reason::Reset, "the client left before its target was connected".to_owned())),
     };
-    let end = match dialled {
-        Ok(local) => {
-            let ack = Message::SynAckData(SynAckData { result: true, reason: None });
-            // A failure shows in the first thing that is carried.
-            let _ = write_head(&mut send, peer, &ack).await;
-            flow.connected();
-            flow.count_up(0);
-            carry(session, &flow, local, send, recv, first).await
-        }
+    let local = match dialled {
+        Ok(local) => local,
         Err((reason, detail)) => {
-            refuse(peer, send, recv, reason).await;
-            (reason, Some(detail))
+            context.flows.end(&flow, reason, Some(detail));
+            return refuse(peer, send, recv, reason).await;
         }
+    };
+    flow.connected();
+    let ack = Message::SynAckData(SynAckData { result: true, reason: None });
+    // A stream that breaks here shows in the first thing that is carried.
+    let end = if timeout(ANSWER_TIMEOUT, write_head(&mut send, peer, &ack)).await.is_ok() {
+        carry(session, &flow, local, send, recv, first).await
+    } else {
+        local.reset();
+        (Reason::Timeout, Some(format!("{peer} took no answer for {ANSWER_TIMEOUT:?}")))
     };
     context.flows.end(&flow, end.0, end.1);
 }
@@ -137,18 +146,22 @@ async fn carry(
     carrier.carry(local, send, recv, Head::Bytes(first)).await
 }
 
-/// Sends back what comes.
-async fn echo(peer: &NodeId, mut send: SendStream, mut recv: RecvStream, first: Vec<u8>) {
+/// Sends back what comes, as far as a ping needs it.
+async fn echo(session: &Session, mut send: SendStream, mut recv: RecvStream, first: Vec<u8>) {
+    let peer = &session.peer().id;
     let ack = Message::SynAckData(SynAckData { result: true, reason: None });
     let echoed = async {
         write_head(&mut send, peer, &ack).await.ok()?;
+        let mut left = MAX_REQUEST.checked_sub(first.len())?;
         send.write_all(&first).await.ok()?;
-        while let Some(bytes) = recv.read_chunk(MAX_REQUEST).await.ok()? {
+        while let Some(bytes) = recv.read_chunk(left.max(1)).await.ok()? {
+            left = left.checked_sub(bytes.len())?;
             send.write_chunk(bytes).await.ok()?;
         }
         send.finish().ok()
     };
-    let _ = echoed.await; // one that breaks is the business of who asked
+    // One that breaks or lasts too long is the business of who asked; what it held is given back.
+    let _ = timeout(ECHO_TIMEOUT, echoed).await;
 }
 
 /// One request and its answer, for an issuer.
@@ -174,62 +187,23 @@ async fn answer(
 
 async fn refuse(peer: &NodeId, mut send: SendStream, mut recv: RecvStream, reason: Reason) {
     let ack = Message::SynAckData(SynAckData { result: false, reason: Some(reason) });
-    let _ = write_head(&mut send, peer, &ack).await;
-    let _ = send.finish();
+    if matches!(timeout(ANSWER_TIMEOUT, write_head(&mut send, peer, &ack)).await, Ok(Ok(()))) {
+        let _ = send.finish();
+    } else {
+        let _ = send.reset(VarInt::from_u32(reason.code()));
+    }
     let _ = recv.stop(VarInt::from_u32(reason.code()));
 }
 
 fn malformed(context: &ServeContext, peer: &NodeId, send: SendStream, recv: RecvStream, what: &str) {
     context.counters.error(ErrorKind::Protocol);
-    tracing::warn!(%peer, "stream refused: {}", what.escape_debug());
+    if context.repeats.is_news((peer, what)) {
+        tracing::warn!(%peer, "stream refused: {}", what.escape_debug());
+    }
     refuse_stream(send, recv, Reason::Unsupported);
 }
 
 fn refuse_stream(mut send: SendStream, mut recv: RecvStream, reason: Reason) {
     let _ = send.reset(VarInt::from_u32(reason.code()));
     let _ = recv.stop(VarInt::from_u32(reason.code()));
-}
-
-/// A token bucket: `rate` a second, and as many at once.
-#[derive(Debug)]
-struct Bucket {
-    rate: f64,
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new(rate: u32) -> Self {
-        Self { rate: rate.into(), tokens: rate.into(), filled: Instant::now() }
-    }
-
-    fn take(&mut self) -> bool {
-        self.take_at(Instant::now())
-    }
-
-    fn take_at(&mut self, now: Instant) -> bool {
-        let gained =
-            now.saturating_duration_since(self.filled).min(Duration::from_secs(1)).as_secs_f64() * self.rate;
-        self.filled = now;
-        self.tokens = (self.tokens + gained).min(self.rate);
-        let taken = self.tokens >= 1.0;
-        self.tokens -= f64::from(u8::from(taken));
-        taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_gives_its_rate_and_no_more() {
-        let mut bucket = Bucket::new(10);
-        let start = Instant::now();
-        let mut taken = 0;
-        for ms in 0..3_000 {
-            taken += u32::from(bucket.take_at(start + Duration::from_millis(ms)));
-        }
-        assert!((38..=40).contains(&taken), "{taken} in 3 s at 10 a second, 10 at once");
-    }
 }

@@ -1,5 +1,6 @@
 //! The table of flows: what is open, what ended and why, and the limits over all.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +13,14 @@ use ffmesh_core::time::Time;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::carry::MAX_READ;
 use crate::clock;
 use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
 
 /// Ended flows that are remembered.
 const MAX_ENDED: usize = 1_000;
-/// A flow whose reader has taken nothing for this long is taken to hold a full window.
+/// A flow that was not drained for this long is taken to hold a full window.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 /// How often stalled flows are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
@@ -65,8 +67,11 @@ pub struct Flow {
     up: AtomicU64,
     down: AtomicU64,
     connected: AtomicBool,
-    /// Microseconds of [`clock::now`] since when its reader takes nothing; 0 while it does.
-    stalled: AtomicU64,
+    /// Microseconds of [`clock::now`] since when there has always been more to read than was taken; 0 where all is
+    /// taken.
+    undrained: AtomicU64,
+    /// The same for bytes of the local socket that the other node gives no credit for.
+    unsent: AtomicU64,
     active: AtomicU64,
     cancelled: Notify,
 }
@@ -99,10 +104,21 @@ impl Flow {
         self.touch();
     }
 
-    /// The reader takes nothing (`true`) or has taken something.
-    pub fn stalled(&self, stalled: bool) {
-        let at = if stalled { clock::now().0.max(1) } else { 0 };
-        self.stalled.store(at, Ordering::Relaxed);
+    /// All that has come from the other node was taken.
+    pub fn drained(&self) {
+        self.undrained.store(0, Ordering::Relaxed);
+    }
+
+    /// Something came from the other node, and there may be more.
+    pub fn undrained(&self) {
+        let now = clock::now().0.max(1);
+        // Only the first moment counts.
+        let _ = self.undrained.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Something that was read here waits for the other node's credit (`true`), or has got it.
+    pub fn unsent(&self, unsent: bool) {
+        self.unsent.store(if unsent { clock::now().0.max(1) } else { 0 }, Ordering::Relaxed);
     }
 
     /// When the last byte went by, in either direction.
@@ -159,6 +175,8 @@ struct State {
     open: BTreeMap<u64, Arc<Flow>>,
     ended: VecDeque<api::Flow>,
     next: u64,
+    /// Open egress flows by the node that opened them.
+    served: HashMap<NodeId, u64>,
     /// Totals of ended ingress flows, by proxy; only names of this node's configuration get in.
     proxies: HashMap<Arc<str>, ProxyTotals>,
     /// Bytes of ended flows: to the other node, from it.
@@ -204,25 +222,37 @@ impl Flows {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             connected: AtomicBool::new(false),
-            stalled: AtomicU64::new(0),
+            undrained: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
             active: AtomicU64::new(clock::now().0),
             cancelled: Notify::new(),
         });
         state.open.insert(serial, flow.clone());
+        if flow.start.role == api::Role::Egress {
+            *state.served.entry(flow.peer().clone()).or_default() += 1;
+        }
         flow
     }
 
-    /// Whether there is room for the flow that was just entered.
-    pub fn admit(&self) -> Result<(), (Reason, String)> {
+    /// Whether there is room for the flow that was just entered. No node may take more than half of it here.
+    pub fn admit(&self, flow: &Flow) -> Result<(), (Reason, String)> {
         if self.draining.load(Ordering::Relaxed) {
             return Err((Reason::Drained, "this node is shutting down".to_owned()));
         }
-        let open = self.lock().open.len() as u64;
-        if open > self.limits.flows {
+        let (open, of_peer) = {
+            let state = self.lock();
+            (state.open.len() as u64, state.served.get(flow.peer()).copied().unwrap_or_default())
+        };
+        let limit = self.limits.flows;
+        if open > limit {
+            self.counters.error(ErrorKind::Limit);
+            return Err((Reason::Limit, format!("quic.max_flows is reached: {limit} flows are open")));
+        }
+        if flow.start.role == api::Role::Egress && of_peer > limit.div_ceil(2) {
             self.counters.error(ErrorKind::Limit);
             return Err((
                 Reason::Limit,
-                format!("quic.max_flows is reached: {} flows are open", self.limits.flows),
+                format!("{} has half of the {limit} flows of quic.max_flows", flow.peer()),
             ));
         }
         let held = self.memory.load(Ordering::Relaxed);
@@ -244,6 +274,14 @@ impl Flows {
         let mut state = self.lock();
         if state.open.remove(&flow.serial).is_none() {
             return;
+        }
+        if let (api::Role::Egress, Entry::Occupied(mut served)) =
+            (report.role, state.served.entry(flow.peer().clone()))
+        {
+            *served.get_mut() -= 1;
+            if *served.get() == 0 {
+                served.remove();
+            }
         }
         if report.role == api::Role::Ingress {
             let totals = state.proxies.entry(flow.start.proxy.clone()).or_default();
@@ -346,6 +384,11 @@ impl Flows {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether new flows are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// Waits until no flow is open.
     pub async fn ended(&self) {
         while !self.lock().open.is_empty() {
@@ -367,14 +410,17 @@ impl Flows {
     /// Takes stock; returns the flows to reset, which are those stalled longest.
     fn overdue(&self, now: Time) -> Vec<Arc<Flow>> {
         let mut stalled: Vec<(u64, Arc<Flow>)> = Vec::new();
+        let mut unsent = 0;
+        let lasts = |since: u64| since != 0 && now - Time(since) >= STALLED_AFTER;
         for flow in self.lock().open.values() {
-            let since = flow.stalled.load(Ordering::Relaxed);
-            if since != 0 && now - Time(since) >= STALLED_AFTER {
+            let since = flow.undrained.load(Ordering::Relaxed);
+            if lasts(since) {
                 stalled.push((since, flow.clone()));
             }
+            unsent += u64::from(lasts(flow.unsent.load(Ordering::Relaxed)));
         }
         let window = self.limits.window.max(1);
-        self.memory.store(stalled.len() as u64 * window, Ordering::Relaxed);
+        self.memory.store(stalled.len() as u64 * window + unsent * MAX_READ as u64, Ordering::Relaxed);
         let allowed =
             usize::try_from(self.limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
         stalled.sort_by_key(|(since, _)| *since);
@@ -452,14 +498,28 @@ mod tests {
     fn flows_over_the_limit_are_refused() {
         let flows = flows(limits());
         let open: Vec<_> = (0..3).map(|_| flows.begin(start(api::Role::Ingress))).collect();
-        assert!(flows.admit().is_ok());
+        assert!(flows.admit(&open[2]).is_ok());
         let fourth = flows.begin(start(api::Role::Ingress));
-        assert_eq!(flows.admit().unwrap_err().0, Reason::Limit);
+        assert_eq!(flows.admit(&fourth).unwrap_err().0, Reason::Limit);
         flows.end(&fourth, Reason::Limit, None);
-        drop(open);
-        assert!(flows.admit().is_ok());
+        assert!(flows.admit(&open[2]).is_ok());
         flows.drain();
-        assert_eq!(flows.admit().unwrap_err().0, Reason::Drained);
+        assert_eq!(flows.admit(&open[2]).unwrap_err().0, Reason::Drained);
+    }
+
+    #[test]
+    fn no_node_gets_more_than_half_of_the_flows_here() {
+        let flows = flows(FlowLimits { flows: 10, ..limits() });
+        let open: Vec<_> = (0..5).map(|_| flows.begin(start(api::Role::Egress))).collect();
+        assert!(flows.admit(&open[4]).is_ok());
+        let sixth = flows.begin(start(api::Role::Egress));
+        assert_eq!(flows.admit(&sixth).unwrap_err().0, Reason::Limit);
+        let other = flows.begin(FlowStart { peer: "c".parse().unwrap(), ..start(api::Role::Egress) });
+        assert!(flows.admit(&other).is_ok());
+        for flow in open.iter().chain([&sixth, &other]) {
+            flows.end(flow, Reason::Done, None);
+        }
+        assert!(flows.lock().served.is_empty());
     }
 
     #[test]
@@ -468,16 +528,16 @@ mod tests {
         let open: Vec<_> = (0..12).map(|_| flows.begin(start(api::Role::Egress))).collect();
         let now = Time(0) + STALLED_AFTER * 2;
         assert_eq!(flows.overdue(now).len(), 0);
-        assert!(flows.admit().is_ok());
+        assert!(flows.admit(&open[0]).is_ok());
         for (i, flow) in open.iter().enumerate() {
-            flow.stalled.store(1 + i as u64, Ordering::Relaxed); // long ago, each later than the last
+            flow.undrained.store(1 + i as u64, Ordering::Relaxed); // long ago, each later than the last
         }
         let overdue = flows.overdue(now);
         assert_eq!(flows.memory(), 1200);
-        assert_eq!(flows.admit().unwrap_err().0, Reason::Limit);
+        assert_eq!(flows.admit(&open[0]).unwrap_err().0, Reason::Limit);
         assert_eq!(overdue.iter().map(|f| f.serial).collect::<Vec<_>>(), [0], "11 windows are 110 %");
         for flow in &open {
-            flow.stalled(false);
+            flow.drained();
         }
         assert_eq!((flows.overdue(now).len(), flows.memory()), (0, 0));
     }

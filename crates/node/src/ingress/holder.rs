@@ -4,9 +4,19 @@ use std::fs;
 
 /// The process that listens on a TCP port: `nginx (process 1234)`.
 pub(super) fn of_tcp_port(port: u16) -> Option<String> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+    const LISTEN: &str = "0A";
+    of_port(["/proc/net/tcp", "/proc/net/tcp6"], port, Some(LISTEN))
+}
+
+/// The process that is bound to a UDP port.
+pub(crate) fn of_udp_port(port: u16) -> Option<String> {
+    of_port(["/proc/net/udp", "/proc/net/udp6"], port, None)
+}
+
+fn of_port(tables: [&str; 2], port: u16, state: Option<&str>) -> Option<String> {
+    let inode = tables.iter().find_map(|table| {
         let table = fs::read_to_string(table).ok()?;
-        table.lines().skip(1).find_map(|line| listening_inode(line, port))
+        table.lines().skip(1).find_map(|line| bound_inode(line, port, state))
     })?;
     let wanted = format!("socket:[{inode}]");
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
@@ -18,12 +28,12 @@ pub(super) fn of_tcp_port(port: u16) -> Option<String> {
     })
 }
 
-/// The inode of a line of `/proc/net/tcp` (proc_pid_net(5)), if that is a listener on `port`.
-fn listening_inode(line: &str, port: u16) -> Option<u64> {
-    const LISTEN: &str = "0A";
+/// The inode of a line of `/proc/net/tcp` or its like (proc_pid_net(5)), if that is a socket on `port` in `state`.
+fn bound_inode(line: &str, port: u16, state: Option<&str>) -> Option<u64> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
-    let here = u16::from_str_radix(local_port, 16).ok()? == port && *fields.get(3)? == LISTEN;
+    let in_state = state.is_none_or(|state| fields.get(3) == Some(&state));
+    let here = u16::from_str_radix(local_port, 16).ok()? == port && in_state;
     if here { fields.get(9)?.parse().ok() } else { None }
 }
 
@@ -37,13 +47,19 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let holder = of_tcp_port(listener.local_addr().unwrap().port()).unwrap();
         assert!(holder.contains(&format!("(process {})", std::process::id())), "{holder}");
+        let socket =
+            std::net::UdpSocket::bind("[::1]:0").or_else(|_| std::net::UdpSocket::bind("127.0.0.1:0"));
+        assert_eq!(of_udp_port(socket.unwrap().local_addr().unwrap().port()), Some(holder));
     }
 
     #[test]
     fn odd_lines_are_passed_over() {
         for line in ["", "a b c", "0: 0100007F:zz x 0A 1 1 1 1 1 5", "0: 0100007F:0050 x 01 1 1 1 1 1 5"] {
-            assert_eq!(listening_inode(line, 80), None);
+            assert_eq!(bound_inode(line, 80, Some("0A")), None);
         }
-        assert_eq!(listening_inode("0: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 0 0 77", 80), Some(77));
+        let line = "0: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 0 0 77";
+        assert_eq!(bound_inode(line, 80, Some("0A")), Some(77));
+        assert_eq!(bound_inode(line, 80, Some("07")), None);
+        assert_eq!(bound_inode(line, 80, None), Some(77));
     }
 }

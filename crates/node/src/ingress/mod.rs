@@ -1,6 +1,6 @@
 //! Ingress: local listeners whose connections become flows.
 
-mod holder;
+pub(crate) mod holder;
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::{Listen, Protocol, Proxy, ProxyTarget};
-use crate::flow::{OpenContext, Opened, open};
+use crate::flow::{OpenContext, Opened, new_id, open};
 use crate::local::Stream;
 use crate::metrics::{Counters, ErrorKind};
 
@@ -98,6 +98,7 @@ impl Ingress {
                         tracing::info!(proxy = ?self.name, "accepting again");
                     }
                     let opened = Opened {
+                        id: new_id(),
                         proxy: self.name.clone(),
                         node: self.node.clone(),
                         target: self.target.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Host;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,6 +26,8 @@ const EAGER_FOR: Duration = Duration::from_mins(1);
 const PATIENT_INTERVAL: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried at once.
 const MAX_ADDRESSES: usize = 8;
+/// Lookups of upstreams' names at once, over all: each holds a thread for as long as the system's resolver takes.
+const MAX_LOOKUPS: usize = 16;
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -168,13 +170,23 @@ async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result
 }
 
 async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, LinkError> {
+    static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
     let name = match &address.host {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, address.port)]),
-        Host::Name(name) => name,
+        Host::Name(name) => name.clone(),
     };
-    match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.as_str(), address.port))).await {
-        Ok(Ok(found)) => Ok(found.take(MAX_ADDRESSES).collect()),
-        Ok(Err(e)) => Err(LinkError(format!("cannot resolve {name}: {e}"))),
-        Err(_) => Err(LinkError(format!("cannot resolve {name}: no answer within {RESOLVE_TIMEOUT:?}"))),
+    let failed = |why: &dyn std::fmt::Display| LinkError(format!("cannot resolve {name}: {why}"));
+    let permit = LOOKUPS.try_acquire().map_err(|_| failed(&format_args!("{MAX_LOOKUPS} lookups hang")))?;
+    let asked = (name.clone(), address.port);
+    // The system's resolver cannot be stopped: the permit stays with it, however long it takes.
+    let lookup = tokio::spawn(async move {
+        let found = tokio::net::lookup_host(asked).await.map(|found| found.take(MAX_ADDRESSES).collect());
+        drop(permit);
+        found
+    });
+    match timeout(RESOLVE_TIMEOUT, lookup).await {
+        Ok(Ok(found)) => found.map_err(|e| failed(&e)),
+        Ok(Err(e)) => Err(failed(&e)),
+        Err(_) => Err(failed(&format_args!("no answer within {RESOLVE_TIMEOUT:?}"))),
     }
 }

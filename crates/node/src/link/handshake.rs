@@ -147,7 +147,7 @@ pub async fn accept(context: &LinkContext, connection: Connection) -> Result<Lin
         reason: admitted.as_ref().err().map(ToString::to_string),
         syn: context.syn(),
     };
-    let written = write(&mut send, &node, &Message::SynAckMsg(ack)).await;
+    let written = limited(write(&mut send, &node, &Message::SynAckMsg(ack))).await;
     if let Err(refusal) = admitted {
         // The neighbour closes when it has read the refusal.
         let _ = send.finish();

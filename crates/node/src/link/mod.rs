@@ -34,8 +34,8 @@ const OUTBOX: usize = 256;
 
 /// Application error codes of a link's CONNECTION_CLOSE (RFC 9000, section 19.19).
 pub mod code {
-    /// The node is shutting down.
-    pub const GOODBYE: u32 = 0;
+    /// The node is shutting down; `Reason::Drained` of sessions. 0 is what a connection that was dropped says.
+    pub const GOODBYE: u32 = 8;
     /// Another link to the same node took over.
     pub const REPLACED: u32 = 1;
     /// Nothing was heard for too long.
@@ -44,6 +44,8 @@ pub mod code {
     pub const PROTOCOL: u32 = 3;
     /// The link was refused; the reason says why.
     pub const REFUSED: u32 = 4;
+    /// The certificate that opened it has ended.
+    pub const EXPIRED: u32 = 5;
 }
 
 /// What links need of their node.
@@ -92,8 +94,10 @@ pub enum LinkEvent {
         /// This one
         message: Message,
     },
-    /// The neighbour's address has changed.
+    /// The neighbour has proved to be at another address.
     Moved {
+        /// The link
+        link: Link,
         /// It was
         old: SocketAddr,
         /// It is
@@ -123,6 +127,8 @@ struct Inner {
     since: Timestamp,
     connection: Connection,
     outbox: mpsc::Sender<Message>,
+    /// Where the neighbour has proved to be, by its handshake or by an answer to a PING there.
+    address: Mutex<Option<SocketAddr>>,
     vitals: Mutex<Vitals>,
 }
 
@@ -150,6 +156,7 @@ impl Link {
             syn,
             dialled,
             since: Timestamp::now(),
+            address: Mutex::new(current_address(&connection)),
             connection,
             outbox,
             vitals: Mutex::default(),
@@ -187,9 +194,18 @@ impl Link {
         self.0.since
     }
 
-    /// The neighbour's current address, never v4-mapped.
+    /// The neighbour's address, never v4-mapped: the last one that it has proved to be at.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.0.connection.path(PathId::ZERO)?.remote_address().ok().map(ffmesh_udp::canonical)
+        *self.0.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the last packet claimed to come from. Anybody can write an address on a packet.
+    fn claimed_address(&self) -> Option<SocketAddr> {
+        current_address(&self.0.connection)
+    }
+
+    fn set_address(&self, address: SocketAddr) {
+        *self.0.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
     /// This node's address on the link.
@@ -217,4 +233,8 @@ impl Link {
     fn set_vitals(&self, vitals: Vitals) {
         *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
     }
+}
+
+fn current_address(connection: &Connection) -> Option<SocketAddr> {
+    connection.path(PathId::ZERO)?.remote_address().ok().map(ffmesh_udp::canonical)
 }

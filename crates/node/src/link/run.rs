@@ -1,10 +1,13 @@
-//! A link that is up: control messages both ways, probes, changes of address.
+//! A link that is up: control messages both ways, probes, changes of address, the end of the neighbour's certificate.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
-use ffmesh_core::neighbor::{Liveness, Probe};
+use ffmesh_core::neighbor::{DEAD_AFTER_INTERVALS, Liveness, Probe};
+use ffmesh_core::time::Time;
 use ffmesh_core::wire::{Message, Ping, Pong, decode_datagram, encode_datagram};
+use jiff::Timestamp;
 use noq::{ConnectionError, SendStream, VarInt};
 use tokio::sync::mpsc;
 
@@ -12,6 +15,13 @@ use super::handshake::{ControlReader, write};
 use super::{Link, LinkContext, LinkEvent, Vitals, code};
 use crate::clock;
 use crate::identity::{Expected, explain_connection_error};
+
+/// Between PINGs to an address that the neighbour seems to have moved to.
+const PROOF_INTERVAL: Duration = Duration::from_millis(200);
+/// The bit that tells these PINGs from those of [`Liveness`].
+const PROOF_BIT: u64 = 1 << 63;
+/// Longest sleep before the neighbour's certificate is looked at again: clocks are set.
+const EXPIRY_LOOK: Duration = Duration::from_hours(1);
 
 /// Runs an admitted link to its end, and tells of it.
 pub(super) async fn run(
@@ -22,101 +32,165 @@ pub(super) async fn run(
     outbox: mpsc::Receiver<Message>,
 ) {
     let writer = tokio::spawn(write_messages(link.clone(), send, outbox));
-    let reason = converse(&context, &link, reader).await;
-    writer.abort();
-    let orderly = match link.0.connection.close_reason() {
-        Some(ConnectionError::ApplicationClosed(close)) => {
-            close.error_code == VarInt::from_u32(code::GOODBYE)
-        }
-        _ => context.events.is_closed(),
+    let mut conversation = Conversation {
+        context: &context,
+        link: &link,
+        liveness: Liveness::new(context.keep_alive, clock::now()),
+        proof: None,
     };
+    let (reason, orderly) = conversation.run(reader).await;
+    writer.abort();
     let _ = context.events.send(LinkEvent::Down { link, reason, orderly }).await;
 }
 
 async fn write_messages(link: Link, mut send: SendStream, mut outbox: mpsc::Receiver<Message>) {
     while let Some(message) = outbox.recv().await {
         if write(&mut send, link.node(), &message).await.is_err() {
-            return; // the connection is gone, which `converse` sees
+            return; // the connection is gone, which the conversation sees
         }
     }
 }
 
-/// Until the link ends; returns why.
-async fn converse(context: &LinkContext, link: &Link, mut reader: ControlReader) -> String {
-    let connection = &link.0.connection;
-    let mut liveness = Liveness::new(context.keep_alive, clock::now());
-    let mut address = link.address();
-    loop {
-        tokio::select! {
-            message = reader.next() => match message {
-                Ok(message) => {
-                    liveness.heard(clock::now());
-                    let event = LinkEvent::Message { link: link.clone(), message };
-                    if context.events.send(event).await.is_err() {
-                        return "the node is shutting down".to_owned();
+/// What a neighbour has to answer from a new address before it counts: a number that only a packet sent there tells.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    address: SocketAddr,
+    seq: u64,
+    next: Time,
+}
+
+struct Conversation<'a> {
+    context: &'a LinkContext,
+    link: &'a Link,
+    liveness: Liveness,
+    proof: Option<Proof>,
+}
+
+impl Conversation<'_> {
+    /// Until the link ends; returns why, and whether on purpose.
+    async fn run(&mut self, mut reader: ControlReader) -> (String, bool) {
+        let connection = &self.link.0.connection;
+        loop {
+            let wake =
+                self.proof.map_or(self.liveness.deadline(), |proof| self.liveness.deadline().min(proof.next));
+            tokio::select! {
+                message = reader.next() => match message {
+                    Ok(message) => {
+                        self.liveness.heard(clock::now());
+                        let event = LinkEvent::Message { link: self.link.clone(), message };
+                        if self.context.events.send(event).await.is_err() {
+                            return ("the node is shutting down".to_owned(), true);
+                        }
                     }
-                }
-                Err(e) => {
-                    if let Some(reason) = connection.close_reason() {
-                        return end(link, &reason);
+                    Err(e) => {
+                        if let Some(reason) = connection.close_reason() {
+                            return end(self.link, &reason);
+                        }
+                        self.link.close(code::PROTOCOL, &e.0);
+                        return (e.0, false);
                     }
-                    link.close(code::PROTOCOL, &e.0);
-                    return e.0;
+                },
+                datagram = connection.read_datagram() => match datagram {
+                    Ok(datagram) => self.heard(&datagram).await,
+                    Err(e) => return end(self.link, &e),
+                },
+                () = tokio::time::sleep_until(clock::instant(wake)) => {}
+                () = expired(self.link.peer().expires) => {
+                    // A node that has renewed its certificate comes back at once; sessions wait for it.
+                    self.link.close(code::EXPIRED, "the certificate has ended");
+                    return ("its certificate has ended, and a new link needs the renewed one".to_owned(), true);
                 }
-            },
-            datagram = connection.read_datagram() => match datagram {
-                Ok(datagram) => heard(link, &mut liveness, &datagram),
-                Err(e) => return end(link, &e),
-            },
-            () = tokio::time::sleep_until(clock::instant(liveness.deadline())) => {}
-        }
-        match liveness.poll(clock::now()) {
-            Probe::Ping(seq) => send_datagram(link, &Message::Ping(Ping { seq })),
-            Probe::Wait => {}
-            Probe::Dead => {
-                link.close(code::SILENT, "no answer");
-                return format!(
-                    "no answer for {:?}",
-                    context.keep_alive * ffmesh_core::neighbor::DEAD_AFTER_INTERVALS
-                );
             }
+            match self.liveness.poll(clock::now()) {
+                Probe::Ping(seq) => self.send(&Message::Ping(Ping { seq })),
+                Probe::Wait => {}
+                Probe::Dead => {
+                    self.link.close(code::SILENT, "no answer");
+                    return (
+                        format!("no answer for {:?}", self.context.keep_alive * DEAD_AFTER_INTERVALS),
+                        false,
+                    );
+                }
+            }
+            self.watch_address();
         }
-        if let (Some(old), Some(new)) = (address, link.address())
-            && old != new
-        {
-            address = Some(new);
-            let _ = context.events.send(LinkEvent::Moved { old, new }).await;
+    }
+
+    /// Takes in a datagram. What is no message is ignored, as a lost one would be.
+    async fn heard(&mut self, datagram: &Bytes) {
+        let Ok(envelope) = decode_datagram(datagram) else { return };
+        let now = clock::now();
+        match envelope.message {
+            Message::Ping(ping) => {
+                self.liveness.heard(now);
+                self.send(&Message::Pong(Pong { seq: ping.seq }));
+            }
+            Message::Pong(pong) => {
+                self.liveness.pong(pong.seq, now);
+                self.link.set_vitals(Vitals { rtt: self.liveness.rtt(), loss: self.liveness.loss() });
+                self.proved(pong.seq).await;
+            }
+            _ => {}
         }
+    }
+
+    /// Asks for proof where packets have begun to come from another address.
+    fn watch_address(&mut self) {
+        let Some(address) =
+            self.link.claimed_address().filter(|claimed| Some(*claimed) != self.link.address())
+        else {
+            self.proof = None;
+            return;
+        };
+        let now = clock::now();
+        let proof = match self.proof {
+            Some(proof) if proof.address == address => proof,
+            _ => Proof { address, seq: rand::random::<u64>() | PROOF_BIT, next: now },
+        };
+        self.proof = Some(proof);
+        if now >= proof.next {
+            self.proof = Some(Proof { next: now + PROOF_INTERVAL, ..proof });
+            self.send(&Message::Ping(Ping { seq: proof.seq }));
+        }
+    }
+
+    async fn proved(&mut self, seq: u64) {
+        let Some(proof) = self.proof.filter(|proof| proof.seq == seq) else { return };
+        let Some(old) = self.link.address().filter(|_| self.link.claimed_address() == Some(proof.address))
+        else {
+            return;
+        };
+        self.proof = None;
+        self.link.set_address(proof.address);
+        let event = LinkEvent::Moved { link: self.link.clone(), old, new: proof.address };
+        let _ = self.context.events.send(event).await;
+    }
+
+    fn send(&self, message: &Message) {
+        // A datagram that cannot be sent is a lost probe.
+        let _ = self.link.0.connection.send_datagram(encode_datagram(self.link.node(), message).into());
     }
 }
 
-/// Takes in a datagram. What is no message is ignored, as a lost one would be.
-fn heard(link: &Link, liveness: &mut Liveness, datagram: &Bytes) {
-    let Ok(envelope) = decode_datagram(datagram) else { return };
-    let now = clock::now();
-    match envelope.message {
-        Message::Ping(ping) => {
-            liveness.heard(now);
-            send_datagram(link, &Message::Pong(Pong { seq: ping.seq }));
+async fn expired(at: Timestamp) {
+    loop {
+        let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+        if left.is_zero() {
+            return;
         }
-        Message::Pong(pong) => {
-            liveness.pong(pong.seq, now);
-            link.set_vitals(Vitals { rtt: liveness.rtt(), loss: liveness.loss() });
-        }
-        _ => {}
+        tokio::time::sleep(left.min(EXPIRY_LOOK)).await;
     }
 }
 
-fn send_datagram(link: &Link, message: &Message) {
-    // A datagram that cannot be sent is a lost probe.
-    let _ = link.0.connection.send_datagram(encode_datagram(link.node(), message).into());
-}
-
-fn end(link: &Link, error: &ConnectionError) -> String {
-    let address = link.address().unwrap_or(SocketAddr::from(([0; 4], 0)));
+fn end(link: &Link, error: &ConnectionError) -> (String, bool) {
     match error {
-        ConnectionError::LocallyClosed => "closed by this node".to_owned(),
-        ConnectionError::Reset => "it restarted".to_owned(),
-        other => explain_connection_error(other, &Expected::accepted(address)),
+        ConnectionError::LocallyClosed => ("closed by this node".to_owned(), true),
+        ConnectionError::Reset => ("it restarted".to_owned(), false),
+        other => {
+            let on_purpose = [code::GOODBYE, code::EXPIRED].map(VarInt::from_u32);
+            let orderly = matches!(other, ConnectionError::ApplicationClosed(close) if on_purpose.contains(&close.error_code));
+            let address = link.address().unwrap_or(SocketAddr::from(([0; 4], 0)));
+            (explain_connection_error(other, &Expected::accepted(address)), orderly)
+        }
     }
 }

@@ -12,11 +12,11 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::Parts;
-use crate::admin::{BoxFuture, Control, FlowIo};
+use crate::admin::{BoxFuture, Control, OpenFlow};
 use crate::config::{Proxy, ProxyTarget};
-use crate::driver::Neighbor;
-use crate::flow::{OpenContext, Opened, open, ping};
+use crate::flow::{OpenContext, Opened, new_id, open, ping};
 use crate::identity::{TokenOptions, create_token, members};
+use crate::link::Link;
 use crate::local::Stream;
 
 /// The proxy name of flows of `ffmesh nc`.
@@ -76,6 +76,7 @@ impl Control for NodeControl {
             upstreams: count(upstreams.len()),
             upstreams_up: count(up),
             sessions: count(parts.sessions.count()),
+            draining: parts.flows.is_draining(),
             flows_open,
             flows_total,
             bytes_sent,
@@ -90,7 +91,7 @@ impl Control for NodeControl {
     fn peers(&self) -> Vec<api::Peer> {
         let table = self.parts.sessions.table();
         let mut peers: BTreeMap<NodeId, api::Peer> =
-            table.neighbors.iter().map(|(node, neighbor)| (node.clone(), linked(neighbor))).collect();
+            table.neighbors.iter().map(|(node, link)| (node.clone(), linked(link))).collect();
         for (node, lost) in &table.lost {
             peers.insert(
                 node.clone(),
@@ -102,7 +103,8 @@ impl Control for NodeControl {
             let state = dialler.state();
             let dialling = || absent(&upstream.node_id, api::PeerState::Dialling, state.since, None);
             let peer = peers.entry(upstream.node_id.clone()).or_insert_with(dialling);
-            peer.name = Some(upstream.name.clone());
+            // One that is dialled at several addresses has the name of the first.
+            peer.name.get_or_insert_with(|| upstream.name.clone());
             if peer.state != api::PeerState::Up {
                 peer.state = api::PeerState::Dialling;
                 peer.address = Some(upstream.address.to_string());
@@ -128,13 +130,15 @@ impl Control for NodeControl {
         })
     }
 
-    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<Box<dyn FlowIo>, api::Error>> {
+    fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
             let failed = |error: String| api::Error { error, reason: None };
             let (ours, flows) =
                 UnixStream::pair().map_err(|e| failed(format!("no socket for the flow: {e}")))?;
             let (connected, is_connected) = oneshot::channel();
+            let id = new_id();
             let opened = Opened {
+                id: id.clone(),
                 proxy: NC.into(),
                 node,
                 target,
@@ -145,7 +149,7 @@ impl Control for NodeControl {
             let opening = self.opening.clone();
             let flow = tokio::spawn(async move { open(&opening, Stream::Unix(flows), opened).await });
             if is_connected.await.is_ok() {
-                return Ok(Box::new(ours) as Box<dyn FlowIo>);
+                return Ok(OpenFlow { id, io: Box::new(ours) });
             }
             // It ended before it was connected.
             let (reason, detail) = flow.await.unwrap_or((Reason::Reset, None));
@@ -170,8 +174,7 @@ impl Control for NodeControl {
     }
 }
 
-fn linked(neighbor: &Neighbor) -> api::Peer {
-    let link = &neighbor.link;
+fn linked(link: &Link) -> api::Peer {
     let vitals = link.vitals();
     api::Peer {
         node_id: link.node().clone(),

@@ -13,7 +13,8 @@
 //!  admin (one a request)    renew    flow watch
 //! ```
 //!
-//! All tasks live in one [`JoinSet`] or are owned by one that does; when the node is dropped they end.
+//! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
+//! connections, which the node closes when it is dropped.
 
 mod accept;
 mod control;
@@ -41,7 +42,7 @@ use crate::driver::{Driver, DriverConfig};
 use crate::egress::{self, Egress};
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
-use crate::ingress::{BindError, Ingress};
+use crate::ingress::{BindError, Ingress, holder};
 use crate::link::{self, Dialler, LinkContext, dial_upstream};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
@@ -73,12 +74,12 @@ pub enum StartError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The UDP port cannot be bound.
-    #[error("cannot bind UDP port {port}: {error}; choose another quic.listen_port, or stop what holds it")]
+    #[error("cannot bind UDP port {port}: {reason}")]
     Udp {
         /// `quic.listen_port`, or 0
         port: u16,
-        /// What the system says
-        error: io::Error,
+        /// Why, and what to do
+        reason: String,
     },
     /// A proxy cannot listen.
     #[error(transparent)]
@@ -108,8 +109,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Node {
     parts: Arc<Parts>,
-    /// What brings new flows and links.
-    entrances: JoinSet<()>,
+    ingresses: JoinSet<()>,
     tasks: JoinSet<()>,
     /// Keeps other nodes out of the state directory.
     _lock: StateLock,
@@ -131,7 +131,7 @@ struct Parts {
     diallers: Vec<Dialler>,
     counters: Arc<Counters>,
     issuer: Option<Arc<Issuer>>,
-    repeats: Repeats,
+    repeats: Arc<Repeats>,
 }
 
 impl Node {
@@ -206,7 +206,7 @@ impl Node {
             diallers: Dialler::for_upstreams(&config.quic.upstreams),
             counters,
             issuer,
-            repeats: Repeats::default(),
+            repeats: Arc::default(),
             state,
             config,
         });
@@ -214,14 +214,14 @@ impl Node {
         let egress = Arc::new(Egress::new(egress::policy(&parts.config, own)));
         let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
 
-        let (mut entrances, mut tasks) = (JoinSet::new(), JoinSet::new());
+        let (mut ingresses, mut tasks) = (JoinSet::new(), JoinSet::new());
         tasks.spawn(accept::accept_loop(parts.clone(), links.clone()));
         tasks.spawn(serve_sessions(parts.clone(), egress.clone(), new_sessions));
         for dialler in &parts.diallers {
-            entrances.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
+            tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
         }
         for ingress in bound.ingresses {
-            entrances.spawn(ingress.run(opening.clone(), parts.counters.clone()));
+            ingresses.spawn(ingress.run(opening.clone(), parts.counters.clone()));
         }
         tasks.spawn(follow_addresses(parts.clone(), egress));
         let flows = parts.flows.clone();
@@ -230,7 +230,7 @@ impl Node {
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
         parts.announce();
-        Ok(Self { parts, entrances, tasks, _lock: lock })
+        Ok(Self { parts, ingresses, tasks, _lock: lock })
     }
 
     /// The node's id.
@@ -246,16 +246,16 @@ impl Node {
     /// Ends the node: no new flows, open ones have `mesh.drain_timeout` to end, the neighbours are told.
     pub async fn stop(mut self) {
         self.parts.flows.drain();
-        self.entrances.shutdown().await;
+        self.ingresses.shutdown().await;
         let limit = self.parts.config.mesh.drain_timeout;
         if tokio::time::timeout(limit, self.parts.flows.ended()).await.is_err() {
             tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
         }
+        self.tasks.shutdown().await;
         // Sessions first: their last packets travel behind labels that go with the links.
         self.parts.sessions.close(Reason::Drained, STOPPING);
         tokio::time::sleep(SESSION_CLOSE_LEAD).await;
         self.parts.transport.close(link::code::GOODBYE, STOPPING, CLOSE_LIMIT).await;
-        self.tasks.shutdown().await;
     }
 }
 
@@ -278,6 +278,13 @@ impl Parts {
         for proxy in self.config.proxies.iter().filter(|proxy| proxy.is_served()) {
             tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
         }
+        // The first, Go, FFMesh bound all interfaces: who comes from there would look for the fault elsewhere.
+        if self.listening.iter().any(|address| address.ip().is_loopback()) {
+            tracing::info!(
+                "proxies on a loopback address are reachable from this machine only; \
+                 `local_address` of a proxy, such as 0.0.0.0, opens it to others"
+            );
+        }
     }
 }
 
@@ -293,7 +300,7 @@ struct Bound {
 impl Bound {
     fn bind(config: &Config, state: &StateDir) -> Result<Self, StartError> {
         let port = config.quic.listen_port.unwrap_or(0);
-        let failed = |error| StartError::Udp { port, error };
+        let failed = |error| StartError::Udp { port, reason: explain_udp(config, &error) };
         let udp = Socket::bind(config.quic.listen_address, port).map_err(failed)?;
         let udp_address = udp.local_addr().map_err(failed)?;
         let ingresses = config.proxies.iter().map(Ingress::bind).filter_map(Result::transpose);
@@ -311,6 +318,25 @@ impl StartError {
     }
 }
 
+fn explain_udp(config: &Config, error: &io::Error) -> String {
+    let port = config.quic.listen_port.unwrap_or(0);
+    match (error.kind(), config.quic.listen_address) {
+        (io::ErrorKind::AddrInUse, _) => {
+            let holder = holder::of_udp_port(port).unwrap_or_else(|| "another program".to_owned());
+            format!("{holder} holds it; choose another quic.listen_port, or stop it")
+        }
+        (io::ErrorKind::AddrNotAvailable, Some(address)) => {
+            format!(
+                "{address} is no address of this machine; choose another quic.listen_address, or leave it out"
+            )
+        }
+        (io::ErrorKind::PermissionDenied, _) if (1..1024).contains(&port) => {
+            format!("{error}; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// Serves the streams of each session in a task of its own.
 async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mpsc::Receiver<Session>) {
     let context = ServeContext {
@@ -318,6 +344,7 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
         egress,
         issuer: parts.issuer.clone(),
         counters: parts.counters.clone(),
+        repeats: parts.repeats.clone(),
     };
     let mut served = JoinSet::new();
     while let Some(session) = sessions.recv().await {
@@ -342,8 +369,39 @@ async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.parts.transport.close_now(link::code::GOODBYE, STOPPING);
+    }
+}
+
 fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {
     let identity = credentials.identity();
     let relay = (identity.relay && config.mesh.transit).then_some(Capability::Relay);
     relay.into_iter().chain(identity.issuer.then_some(Capability::Issuer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Quic;
+
+    #[test]
+    fn a_udp_port_that_cannot_be_bound_is_explained_by_its_cause() {
+        let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let quic =
+            Quic { listen_port: Some(port), listen_address: "192.0.2.1".parse().ok(), ..Quic::default() };
+        let config = Config { quic, ..Config::default() };
+        let said = |kind: io::ErrorKind| explain_udp(&config, &kind.into());
+        let taken = said(io::ErrorKind::AddrInUse);
+        assert!(taken.ends_with("holds it; choose another quic.listen_port, or stop it"), "{taken}");
+        #[cfg(target_os = "linux")]
+        assert!(taken.contains(&format!("(process {})", std::process::id())), "{taken}");
+        let elsewhere = said(io::ErrorKind::AddrNotAvailable);
+        assert!(elsewhere.starts_with("192.0.2.1 is no address of this machine"), "{elsewhere}");
+        assert!(!said(io::ErrorKind::PermissionDenied).contains("1024"), "{port} is none of the low ports");
+        let low = Config { quic: Quic { listen_port: Some(443), ..Quic::default() }, ..Config::default() };
+        assert!(explain_udp(&low, &io::ErrorKind::PermissionDenied.into()).contains("ports below 1024"));
+    }
 }

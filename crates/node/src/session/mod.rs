@@ -1,34 +1,41 @@
 //! Sessions: the end-to-end connection of two nodes, which carries their flows.
 //!
 //! ```text
-//! to(node) ──┐                        one task each:
-//!            ├─ Session ─┬─ supervise: points the slot at the current route, ends the session when its node
-//! accept() ──┘           │             restarted, when it was without a route for too long, or when it is retired
-//!                        └─ handed to `opened`, whose owner accepts its streams
+//! to(node) ─▶ dial ──┐                one task each:
+//!                    ├─ Session ─┬─ supervise: points the slot at the current route, ends the session when its node
+//! accept() ──────────┘           │             restarted, when it was without a route for too long, or when retired
+//!                                └─ handed to `opened`, whose owner accepts its streams
 //! ```
 //!
 //! A session outlives the links that its packets take: with no route left it waits for `mesh.hold`.
 
+mod bucket;
+mod dial;
 mod supervise;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use noq::{Connection, ConnectionError, Incoming, VarInt};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::time::timeout;
 
-use crate::driver::{Circuit, Driver, Route, RoutingTable};
+use bucket::Bucket;
+
+use crate::driver::{Circuit, Driver, Origin, RoutingTable};
 use crate::identity::{Credentials, PeerIdentity};
 use crate::socket::{Labels, SlotAddr};
-use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport, server_name};
+use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 
-/// How long a flow to a node that cannot be reached just now waits for a route.
-pub const ROUTE_WAIT: Duration = Duration::from_millis(2_900);
+/// Sessions that one node may have open with this one: the current, one retired, one that takes over.
+const MAX_SESSIONS: usize = 3;
+/// Echoes of one session at once.
+const MAX_ECHOES: usize = 16;
 /// The slot that this version uses: the best route.
 const FIRST_SLOT: u8 = 0;
 
@@ -65,12 +72,13 @@ pub struct Session(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    id: u64,
     peer: PeerIdentity,
     /// The peer's boot epoch when the session was made.
     epoch: Option<u64>,
-    /// This node's slot, where this node dialled; with the circuit that it points at.
-    dialled: Option<(SlotAddr, Mutex<Option<Circuit>>)>,
+    /// What QUIC sees of its route.
+    slot: SlotAddr,
+    /// Set where this node dialled it, and so sets up its circuits.
+    dialled: Option<Dialled>,
     connection: Connection,
     /// Flows that are open.
     flows: AtomicU64,
@@ -78,9 +86,41 @@ struct Inner {
     retired: watch::Sender<bool>,
     /// Why this node closed it.
     closed: OnceLock<(Reason, &'static str)>,
+    opens: Arc<Mutex<Bucket>>,
+    echoes: Semaphore,
+}
+
+#[derive(Debug)]
+struct Dialled {
+    /// Names the session in CIRCUIT_OPEN.
+    id: u64,
+    /// Where the slot points.
+    circuit: Mutex<Option<Circuit>>,
 }
 
 impl Session {
+    fn new(
+        connection: Connection,
+        peer: PeerIdentity,
+        epoch: Option<u64>,
+        slot: SlotAddr,
+        dialled: Option<Dialled>,
+        opens: Arc<Mutex<Bucket>>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            peer,
+            epoch,
+            slot,
+            dialled,
+            connection,
+            flows: AtomicU64::new(0),
+            retired: watch::Sender::new(false),
+            closed: OnceLock::new(),
+            opens,
+            echoes: Semaphore::new(MAX_ECHOES),
+        }))
+    }
+
     /// Who is at the other end, as its certificate says.
     pub fn peer(&self) -> &PeerIdentity {
         &self.0.peer
@@ -100,6 +140,16 @@ impl Session {
     pub fn flow(&self) -> FlowOfSession {
         self.0.flows.fetch_add(1, Ordering::Relaxed);
         FlowOfSession(self.clone())
+    }
+
+    /// Takes one of the streams that its node may open a second.
+    pub fn take_open(&self) -> bool {
+        lock(&self.0.opens).take()
+    }
+
+    /// Leave to echo, for as long as the permit lives.
+    pub fn echo_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.echoes.try_acquire().ok()
     }
 
     /// Ends it, and with it its flows, for this reason on both nodes.
@@ -129,6 +179,11 @@ impl Session {
     fn is_open(&self) -> bool {
         self.0.connection.close_reason().is_none()
     }
+
+    /// Whether it is with another start of the node than the one that `epoch` stands for.
+    fn is_stale(&self, epoch: Option<u64>) -> bool {
+        matches!((self.0.epoch, epoch), (Some(then), Some(now)) if then != now)
+    }
 }
 
 /// A flow that is counted; see [`Session::flow`].
@@ -141,11 +196,12 @@ impl Drop for FlowOfSession {
     }
 }
 
-/// The node's sessions.
+/// The node's sessions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     context: SessionContext,
     table: watch::Receiver<Arc<RoutingTable>>,
+    /// Places stay: there are no more than nodes of the mesh and targets that this node's users name.
     nodes: Arc<Mutex<HashMap<NodeId, Arc<Place>>>>,
 }
 
@@ -153,14 +209,12 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Place {
     current: Mutex<Option<Session>>,
-    /// Held while the session is dialled, so that it is dialled once.
-    dialling: tokio::sync::Mutex<()>,
-}
-
-impl Place {
-    fn get(&self) -> Option<Session> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(Session::is_open)
-    }
+    /// All that are open, oldest first: the current one, and retired ones that still have flows.
+    open: Mutex<Vec<Session>>,
+    /// What the node may open a second, over all its sessions.
+    opens: Arc<Mutex<Bucket>>,
+    /// The dial under way, which all who wait for the session share.
+    dial: Mutex<Option<dial::Outcome>>,
 }
 
 impl Sessions {
@@ -170,33 +224,24 @@ impl Sessions {
         Self { context, table, nodes: Arc::default() }
     }
 
-    /// The session with a node, dialled if there is none. Waits [`ROUTE_WAIT`] for a route.
+    /// The session with a node, dialled if there is none. Waits up to 3 s for a route, and for the dial.
     pub async fn to(&self, node: &NodeId) -> Result<Session, SessionError> {
         if *node == self.context.credentials.node_id() {
             let detail = format!("{node} is this node: a flow to its own services needs no mesh");
             return Err(SessionError { reason: Reason::NoRoute, detail });
         }
-        let route = self.route(node).await?;
-        // Places stay: there are no more than there are nodes with routes.
-        let place = self.lock().entry(node.clone()).or_default().clone();
-        if let Some(session) = place.get() {
+        // An established session without a route takes no new flows: they would wait for `mesh.hold`.
+        if self.table.borrow().has_route(node)
+            && let Some(session) = self.current(node)
+        {
             return Ok(session);
         }
-        let _dialling = place.dialling.lock().await;
-        if let Some(session) = place.get() {
-            return Ok(session); // another flow dialled it, or the node did
-        }
-        let session = self.dial(node, route).await?;
-        self.enter(session);
-        place.get().ok_or_else(|| SessionError {
-            reason: Reason::NoRoute,
-            detail: format!("the session with {node} ended as soon as it was made"),
-        })
+        self.dialled(node).await
     }
 
     /// Accepts a session that another node dials, and serves it.
     pub async fn accept(&self, incoming: Incoming, slot: SlotAddr) -> Result<(), String> {
-        let Some((origin, id)) = self.context.driver.origin(slot).await else {
+        let Some(Origin { node, epoch, key }) = self.context.driver.origin(slot).await else {
             incoming.ignore();
             return Err("the circuit it came by is gone".to_owned());
         };
@@ -204,39 +249,32 @@ impl Sessions {
             self.context.transport.accept_as(incoming, Kind::Session(slot)).map_err(|e| e.to_string())?;
         let connection = timeout(HANDSHAKE_TIMEOUT, connecting)
             .await
-            .map_err(|_| format!("session of {origin}: no handshake within 5 s"))?
-            .map_err(|e| format!("session of {origin}: {}", end_text(&e)))?;
+            .map_err(|_| format!("session of {node}: no handshake within 5 s"))?
+            .map_err(|e| format!("session of {node}: {}", end_text(&e)))?;
         let peer =
             PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
-        if peer.id != origin {
+        if peer.id != node || peer.key != key {
             connection
                 .close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
-            return Err(format!("{} came by a circuit of {origin}", peer.id));
+            return Err(format!("{} came by a circuit of {node}, whose key is {key}", peer.id));
         }
-        let epoch = self.table.borrow().epoch(&peer.id);
-        self.enter(Session(Arc::new(Inner {
-            id,
-            peer,
-            epoch,
-            dialled: None,
-            connection,
-            flows: AtomicU64::new(0),
-            retired: watch::Sender::new(false),
-            closed: OnceLock::new(),
-        })));
+        let opens = self.place(&node).opens.clone();
+        self.enter(Session::new(connection, peer, Some(epoch), slot, None, opens));
         Ok(())
     }
 
     /// Ends all of them.
     pub fn close(&self, reason: Reason, text: &'static str) {
-        for session in self.lock().values().filter_map(|place| place.get()) {
+        let places: Vec<_> = self.lock().values().cloned().collect();
+        for session in places.iter().flat_map(|place| lock(&place.open).clone()) {
             session.close(reason, text);
         }
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.lock().values().filter(|place| place.get().is_some()).count()
+        let places: Vec<_> = self.lock().values().cloned().collect();
+        places.iter().filter(|place| lock(&place.current).as_ref().is_some_and(Session::is_open)).count()
     }
 
     /// The routing table as it is now.
@@ -244,84 +282,35 @@ impl Sessions {
         self.table.borrow().clone()
     }
 
-    /// The best route to a node, awaited for [`ROUTE_WAIT`].
-    async fn route(&self, node: &NodeId) -> Result<Route, SessionError> {
-        let best = |table: &Arc<RoutingTable>| table.routes(node).into_iter().next();
-        if let Some(route) = best(&self.table.borrow()) {
-            return Ok(route);
-        }
-        let mut table = self.table.clone();
-        let found = timeout(ROUTE_WAIT, table.wait_for(|table| best(table).is_some())).await;
-        if let Ok(Ok(table)) = &found
-            && let Some(route) = best(table)
-        {
-            return Ok(route);
-        }
-        drop(found);
-        let table = self.table.borrow();
-        Err(if table.knows(node) {
-            let why = table
-                .lost
-                .get(node)
-                .map(|lost| format!("; it was lost: {}", lost.reason))
-                .unwrap_or_default();
-            SessionError { reason: Reason::NoRoute, detail: format!("no route to {node}{why}") }
-        } else {
-            let detail = format!("no node {node} is known: check target_node_id, and that the node is up");
-            SessionError { reason: Reason::UnknownNode, detail }
-        })
+    /// The session there is with a node, unless the node has restarted since.
+    fn current(&self, node: &NodeId) -> Option<Session> {
+        let epoch = self.table.borrow().epoch(node);
+        let place = self.lock().get(node)?.clone();
+        lock(&place.current).clone().filter(|session| session.is_open() && !session.is_stale(epoch))
     }
 
-    async fn dial(&self, node: &NodeId, route: Route) -> Result<Session, SessionError> {
-        let no_route = |detail: String| SessionError { reason: Reason::NoRoute, detail };
-        let id: u64 = rand::random();
-        let slot = self.context.labels.new_slot();
-        let epoch = self.table.borrow().epoch(node);
-        let circuit = self.context.driver.open_circuit(route, id, FIRST_SLOT, slot).await;
-        let circuit = circuit.map_err(|e| no_route(format!("no circuit to {node}: {e}")))?;
-
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let handshake = async {
-            let connecting = self
-                .context
-                .transport
-                .connect_session(slot, &server_name(&self.context.credentials, node))
-                .map_err(|e| e.to_string())?;
-            let connection = timeout_at(deadline, connecting)
-                .await
-                .map_err(|_| "no answer within 5 s".to_owned())?
-                .map_err(|e| end_text(&e))?;
-            let peer =
-                PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
-            Ok::<_, String>((connection, peer))
-        };
-        match handshake.await {
-            Ok((connection, peer)) => Ok(Session(Arc::new(Inner {
-                id,
-                peer,
-                epoch,
-                dialled: Some((slot, Mutex::new(Some(circuit)))),
-                connection,
-                flows: AtomicU64::new(0),
-                retired: watch::Sender::new(false),
-                closed: OnceLock::new(),
-            }))),
-            Err(e) => {
-                self.context.driver.close_circuit(circuit).await;
-                Err(no_route(format!("no session with {node}: {e}")))
-            }
-        }
+    fn place(&self, node: &NodeId) -> Arc<Place> {
+        self.lock().entry(node.clone()).or_default().clone()
     }
 
     /// Makes a session the current one with its node, unless the one there is stays, and starts to serve it.
     fn enter(&self, session: Session) {
-        let place = self.lock().entry(session.peer().id.clone()).or_default().clone();
+        let place = self.place(&session.peer().id);
         {
-            let mut current = place.current.lock().unwrap_or_else(PoisonError::into_inner);
-            let takes_over = current.as_ref().is_none_or(|old| !old.is_open() || self.prefers(old, &session));
+            let mut current = lock(&place.current);
+            let takes_over = current.as_ref().is_none_or(|old| self.prefers(old, &session));
             let retired = if takes_over { current.replace(session.clone()) } else { Some(session.clone()) };
             if let Some(retired) = retired {
                 retired.0.retired.send_replace(true);
+            }
+            let mut open = lock(&place.open);
+            open.retain(Session::is_open);
+            open.push(session.clone());
+            if open.len() > MAX_SESSIONS {
+                let current = current.as_ref().map(|current| Arc::as_ptr(&current.0));
+                if let Some(oldest) = open.iter().find(|open| Some(Arc::as_ptr(&open.0)) != current) {
+                    oldest.close(Reason::Limit, "too many sessions with one node");
+                }
             }
         }
         tracing::info!(peer = %session.peer().id, dialled = session.dialled(), "session open");
@@ -337,15 +326,19 @@ impl Sessions {
     /// Whether `new` takes over from `old`: when both nodes dialled, the session of the lower id stays; a second one
     /// from the same side means that this side has lost the first.
     fn prefers(&self, old: &Session, new: &Session) -> bool {
-        if old.dialled() == new.dialled() {
+        if !old.is_open() || old.is_stale(new.0.epoch) || old.dialled() == new.dialled() {
             return true;
         }
         new.dialled() == (self.context.credentials.node_id() < new.peer().id)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, Arc<Place>>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Arc<Place>>> {
+        lock(&self.nodes)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why a session's connection ended, for the log.

@@ -1,20 +1,24 @@
-//! What a session needs while it is open: a route for its slot, and an end.
+//! What a session needs while it is open: a route for its slot, and an end. `upkeep` decides, this carries it out.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffmesh_core::reason::Reason;
 use noq::PathId;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
-use super::{FIRST_SLOT, Session, SessionContext};
-use crate::driver::RoutingTable;
+use super::upkeep::{Facts, Step, Upkeep};
+use super::{FIRST_SLOT, Session, SessionContext, end_text, lock};
+use crate::clock;
+use crate::driver::{Route, RoutingTable};
 
-/// Between attempts to set up a circuit where there is a route.
-const REPOINT_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a retired session stays without flows: time enough for the other node to learn that it is retired.
-const RETIRED_LINGER: Duration = Duration::from_secs(30);
+/// How often a retired session looks whether its flows have ended.
+const RETIRED_LOOK: Duration = Duration::from_secs(3);
+
+/// How long the circuit of a session that has ended stays.
+const CIRCUIT_LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a session to its end.
 pub(super) async fn supervise(
@@ -23,86 +27,89 @@ pub(super) async fn supervise(
     session: Session,
 ) {
     let node = session.peer().id.clone();
+    let mut upkeep = Upkeep::new(context.hold);
     let mut retired = session.0.retired.subscribe();
-    let mut routeless: Option<Instant> = None;
-    let mut repoint_at: Option<Instant> = None;
-    let mut idle_since: Option<Instant> = None;
+    let mut pointed = context.labels.pointed();
+    let mut hop = None;
     loop {
-        let routes = {
+        let (route, is_stale) = {
             let table = table.borrow_and_update();
-            // A node that started anew has forgotten the session.
-            if let (Some(epoch), Some(then)) = (table.epoch(&node), session.0.epoch)
-                && epoch != then
-            {
-                drop(table);
-                session.close(Reason::Lost, "the node restarted");
-                break;
-            }
-            table.routes(&node)
+            (table.routes(&node).into_iter().next(), session.is_stale(table.epoch(&node)))
         };
-        routeless = if routes.is_empty() { Some(routeless.unwrap_or_else(Instant::now)) } else { None };
-        if routeless.is_some_and(|since| since.elapsed() >= context.hold) {
-            session.close(Reason::NoRoute, "no route for longer than mesh.hold");
-            break;
+        let is_retired = *retired.borrow_and_update();
+        pointed.borrow_and_update();
+        let new_hop = context.labels.hop(session.0.slot);
+        if new_hop != hop && new_hop.is_some() {
+            // Its acknowledgement starts loss detection at once; recovery would wait for a backed-off timer. Both
+            // sides, as in a download only the accepting one has something to send.
+            if let Some(path) = session.0.connection.path(PathId::ZERO) {
+                let _ = path.ping();
+            }
         }
-        let idle =
-            *retired.borrow_and_update() && session.0.flows.load(std::sync::atomic::Ordering::Relaxed) == 0;
-        idle_since = if idle { Some(idle_since.unwrap_or_else(Instant::now)) } else { None };
-        if session.dialled() && idle_since.is_some_and(|since| since.elapsed() >= RETIRED_LINGER) {
-            session.close(Reason::Done, "another session took over");
-            break;
-        }
-        if let Some(route) = routes.into_iter().next()
-            && repoint_at.is_none_or(|at| at <= Instant::now())
-        {
-            let pointed = point(&context, &session, route).await;
-            repoint_at = if pointed { None } else { Some(Instant::now() + REPOINT_INTERVAL) };
-        }
+        hop = new_hop;
 
-        let hold_end = routeless.map(|since| since + context.hold);
-        let look_again = retired.borrow().then(|| Instant::now() + RETIRED_LINGER / 10);
-        let wake = [hold_end, repoint_at, look_again].into_iter().flatten().min();
+        let facts = Facts {
+            dialled: session.dialled(),
+            has_route: route.is_some(),
+            is_pointed: hop.is_some() && is_on(&session, route.as_ref()),
+            is_idle: is_retired && session.0.flows.load(Ordering::Relaxed) == 0,
+            is_stale,
+        };
+        let wake = match upkeep.step(clock::now(), facts) {
+            Step::CloseStale => break session.close(Reason::Lost, "the node restarted"),
+            Step::CloseRouteless => {
+                break session.close(Reason::NoRoute, "no route for longer than mesh.hold");
+            }
+            Step::CloseRetired => break session.close(Reason::Done, "another session took over"),
+            Step::CloseForgotten => break session.close(Reason::Lost, "the other node has no such session"),
+            Step::Point => {
+                if let Some(route) = route {
+                    point(&context, &session, route).await;
+                }
+                continue;
+            }
+            Step::Wait(wake) => wake.map(clock::instant),
+        };
+        let look = is_retired.then(|| tokio::time::Instant::now() + RETIRED_LOOK);
+        let wake = [wake, look].into_iter().flatten().min();
         tokio::select! {
             _ = session.0.connection.closed() => break,
             changed = table.changed() => if changed.is_err() { break },
             _ = retired.changed() => {}
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            _ = pointed.changed() => {}
+            () = sleep_until(wake.unwrap_or_else(tokio::time::Instant::now)), if wake.is_some() => {}
         }
     }
     let reason = session.0.connection.closed().await;
-    tracing::info!(peer = %node, "session closed: {}", super::end_text(&reason));
-    if let Some((_, circuit)) = &session.0.dialled {
-        let circuit = circuit.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(circuit) = circuit {
-            context.driver.close_circuit(circuit).await;
-        }
+    let why = session.0.closed.get().map_or_else(|| end_text(&reason), |(_, text)| (*text).to_owned());
+    tracing::info!(peer = %node, "session closed: {why}");
+    let circuit = session.0.dialled.as_ref().and_then(|dialled| lock(&dialled.circuit).take());
+    if let Some(circuit) = circuit {
+        // The packet that tells of the end travels over it.
+        tokio::time::sleep(CIRCUIT_LINGER).await;
+        context.driver.close_circuit(circuit).await;
     }
 }
 
-/// Points the slot of a dialled session at a route, if it is not there. Returns whether it is now.
-async fn point(context: &SessionContext, session: &Session, route: crate::driver::Route) -> bool {
-    let Some((slot, circuit)) = &session.0.dialled else { return true };
-    let current = circuit.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if current.as_ref().is_some_and(|current| current.route == route) {
-        return true;
-    }
+/// Whether a dialled session's circuit takes this route; an accepted session takes what it is given.
+fn is_on(session: &Session, route: Option<&Route>) -> bool {
+    session.0.dialled.as_ref().is_none_or(|dialled| {
+        lock(&dialled.circuit).as_ref().is_some_and(|circuit| Some(&circuit.route) == route)
+    })
+}
+
+/// Points the slot of a dialled session at a route.
+async fn point(context: &SessionContext, session: &Session, route: Route) {
+    let Some(dialled) = &session.0.dialled else { return };
     let node = &session.peer().id;
-    match context.driver.open_circuit(route, session.0.id, FIRST_SLOT, *slot).await {
+    match context.driver.open_circuit(route, dialled.id, FIRST_SLOT, session.0.slot).await {
         Ok(new) => {
             tracing::info!(peer = %node, "session goes on over a new circuit");
-            circuit.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
-            if let Some(old) = current {
+            let old = lock(&dialled.circuit).replace(new);
+            if let Some(old) = old {
                 context.driver.close_circuit(old).await;
             }
-            // Its acknowledgement starts loss detection at once; recovery would wait for a backed-off timer.
-            if let Some(path) = session.0.connection.path(PathId::ZERO) {
-                let _ = path.ping();
-            }
-            true
         }
-        Err(e) => {
-            tracing::debug!(peer = %node, "no new circuit yet: {e}");
-            false
-        }
+        Err(e) => tracing::debug!(peer = %node, "no new circuit yet: {e}"),
     }
 }

@@ -14,15 +14,19 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ffmesh_core::label::{LABEL_HEADER_LEN, Label};
 use ffmesh_udp::{Batch, Socket, mapped};
 use noq::udp::{RecvMeta, Transmit};
+use tokio::time::Sleep;
 
 pub use table::{Dialling, Hop, Labels, SlotAddr};
 
 /// Largest UDP payload: what a batch of one send may hold.
 const MAX_SEND: usize = 65_000;
+/// How long receiving pauses after an error of the system.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(500);
 /// Packets set aside because a received buffer held packets of several slots. More than one `recvmmsg(2)` can
 /// bring, as they are handed on before the next.
 const MAX_ASIDE: usize = 32 * 64;
@@ -36,13 +40,15 @@ pub struct LabelSocket {
     segments: usize,
     /// Packets of the last receive that did not fit the buffers they came in.
     aside: VecDeque<(RecvMeta, Vec<u8>)>,
+    /// Set after an error of the system, such as no memory: QUIC would end the endpoint.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl LabelSocket {
     /// Over a bound socket. `mtu` is the largest UDP payload that QUIC may try, without the label.
     pub fn new(udp: Arc<Socket>, labels: Labels, mtu: u16) -> Self {
         let segments = MAX_SEND / (usize::from(mtu) + LABEL_HEADER_LEN);
-        Self { udp, labels, segments: segments.max(1), aside: VecDeque::new() }
+        Self { udp, labels, segments: segments.max(1), aside: VecDeque::new(), pause: None }
     }
 
     /// Turns received buffers into what QUIC expects: labels off, virtual source addresses on. A buffer whose packets
@@ -52,6 +58,10 @@ impl LabelSocket {
         for (buf, meta) in bufs.iter_mut().zip(meta) {
             meta.addr = mapped(meta.addr);
             let from = meta.addr;
+            if SlotAddr::of(from).is_some() {
+                meta.len = 0; // nobody on a network has such an address
+                continue;
+            }
             if table.is_dialling(from) {
                 meta.dst_ip = None;
             }
@@ -120,9 +130,22 @@ impl noq::AsyncUdpSocket for LabelSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         if self.aside.is_empty() {
-            let count = ready!(self.udp.poll_recv(cx, bufs, meta))?;
-            self.demultiplex(&mut bufs[..count], &mut meta[..count]);
-            return Poll::Ready(Ok(count));
+            loop {
+                if let Some(pause) = &mut self.pause {
+                    ready!(pause.as_mut().poll(cx));
+                    self.pause = None;
+                }
+                match ready!(self.udp.poll_recv(cx, bufs, meta)) {
+                    Ok(count) => {
+                        self.demultiplex(&mut bufs[..count], &mut meta[..count]);
+                        return Poll::Ready(Ok(count));
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot receive on the UDP port: {error}; trying on");
+                        self.pause = Some(Box::pin(tokio::time::sleep(RECEIVE_PAUSE)));
+                    }
+                }
+            }
         }
         let mut count = 0;
         while count < bufs.len().min(meta.len()) {
@@ -259,7 +282,7 @@ mod tests {
     async fn a_batch_of_one_slot_comes_out_without_labels() {
         let mut socket = socket();
         let slot = socket.labels.new_slot();
-        let label = socket.labels.accept_from(slot, peer());
+        let label = socket.labels.accept_from(slot, peer(), 7);
         let mut bytes = packets(Some(label), 3, 7);
         bytes.truncate(bytes.len() - 5); // the last packet of a batch may be shorter
         let runs = receive(&mut socket, &bytes, peer());
@@ -270,7 +293,7 @@ mod tests {
     async fn a_batch_of_several_slots_and_links_is_cut_into_runs() {
         let mut socket = socket();
         let (a, b) = (socket.labels.new_slot(), socket.labels.new_slot());
-        let (la, lb) = (socket.labels.accept_from(a, peer()), socket.labels.accept_from(b, peer()));
+        let (la, lb) = (socket.labels.accept_from(a, peer(), 7), socket.labels.accept_from(b, peer(), 7));
         let bytes =
             [packets(Some(la), 2, 1), packets(None, 1, 2), packets(Some(lb), 1, 3), packets(Some(la), 1, 4)]
                 .concat();
@@ -290,25 +313,39 @@ mod tests {
     async fn a_label_counts_only_from_its_neighbours_address() {
         let mut socket = socket();
         let slot = socket.labels.new_slot();
-        let label = socket.labels.accept_from(slot, peer());
+        let label = socket.labels.accept_from(slot, peer(), 7);
         let bytes = packets(Some(label), 1, 7);
         let stranger: SocketAddr = "192.0.2.2:3334".parse().unwrap();
         assert_eq!(receive(&mut socket, &bytes, stranger), [(mapped(stranger), bytes.clone(), 29)]);
         // The IPv4 and the v4-mapped form are one address.
         assert_eq!(receive(&mut socket, &bytes, mapped(peer()))[0].0, slot.into());
-        socket.labels.move_neighbor(mapped(peer()), stranger);
+        socket.labels.move_link(8, stranger);
+        assert_eq!(
+            receive(&mut socket, &bytes, peer())[0].0,
+            slot.into(),
+            "another link's move is not this one's"
+        );
+        socket.labels.move_link(7, stranger);
         assert_eq!(
             receive(&mut socket, &bytes, stranger)[0].0,
             slot.into(),
-            "labels follow a neighbour that moved"
+            "labels follow a link that moved"
         );
+        assert_ne!(receive(&mut socket, &bytes, peer())[0].0, slot.into());
+    }
+
+    #[tokio::test]
+    async fn a_packet_that_claims_to_come_from_a_slot_is_dropped() {
+        let mut socket = socket();
+        let slot = socket.labels.new_slot();
+        assert!(receive(&mut socket, &packets(None, 1, 7), slot.into())[0].1.is_empty());
     }
 
     #[tokio::test]
     async fn odd_packets_do_no_harm() {
         let mut socket = socket();
         let slot = socket.labels.new_slot();
-        let label = socket.labels.accept_from(slot, peer());
+        let label = socket.labels.accept_from(slot, peer(), 7);
         for len in 0..40 {
             let bytes = packets(Some(label), 2, 7);
             receive(&mut socket, &bytes[..len], peer());

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ffmesh_core::label::Label;
 use ffmesh_udp::mapped;
+use tokio::sync::watch;
 
 /// First 6 bytes of virtual addresses. Only this process ever sees them, so they need not be unique.
 const PREFIX: [u8; 6] = [0xfd, 0xff, 0x4d, 0x45, 0x53, 0x48];
@@ -43,12 +44,16 @@ pub struct Hop {
     pub from: Option<IpAddr>,
     /// The label that the neighbour accepts
     pub label: Label,
+    /// Serial of the link to it
+    pub link: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Accept {
     slot: SlotAddr,
     from: SocketAddr,
+    /// Serial of the link that the label was agreed over.
+    link: u64,
 }
 
 /// The tables behind [`Labels`].
@@ -80,7 +85,10 @@ impl Table {
 
 /// The node's labels, shared by its socket and whoever sets up circuits.
 #[derive(Debug, Clone, Default)]
-pub struct Labels(Arc<RwLock<Table>>);
+pub struct Labels {
+    table: Arc<RwLock<Table>>,
+    pointed: Arc<watch::Sender<()>>,
+}
 
 impl Labels {
     /// A fresh virtual address, with no route yet.
@@ -88,13 +96,13 @@ impl Labels {
         SlotAddr(rand::random())
     }
 
-    /// A fresh label that is accepted from `from` for `slot`.
-    pub fn accept_from(&self, slot: SlotAddr, from: SocketAddr) -> Label {
+    /// A fresh label that is accepted from `from`, the other end of a link, for `slot`.
+    pub fn accept_from(&self, slot: SlotAddr, from: SocketAddr, link: u64) -> Label {
         let mut table = self.write();
         loop {
             let label = Label::from_random(rand::random());
             if let Entry::Vacant(entry) = table.accepts.entry(label) {
-                entry.insert(Accept { slot, from: mapped(from) });
+                entry.insert(Accept { slot, from: mapped(from), link });
                 return label;
             }
         }
@@ -115,6 +123,7 @@ impl Labels {
     /// Points a slot at a circuit's first hop.
     pub fn point(&self, slot: SlotAddr, hop: Hop) {
         self.write().hops.insert(slot, hop);
+        self.pointed.send_replace(());
     }
 
     /// Takes a slot's route away, if it is still the one with this label: what it sends from now on is lost.
@@ -122,28 +131,39 @@ impl Labels {
         let mut table = self.write();
         if table.hops.get(&slot).is_some_and(|hop| hop.label == label) {
             table.hops.remove(&slot);
+            drop(table);
+            self.pointed.send_replace(());
         }
     }
 
-    /// A neighbour's address has changed: all its labels follow.
-    pub fn move_neighbor(&self, old: SocketAddr, new: SocketAddr) {
-        let (old, new) = (mapped(old), mapped(new));
+    /// Where a slot's packets go now.
+    pub fn hop(&self, slot: SlotAddr) -> Option<Hop> {
+        self.read().hop(slot)
+    }
+
+    /// Tells that some slot was pointed or unpointed.
+    pub fn pointed(&self) -> watch::Receiver<()> {
+        self.pointed.subscribe()
+    }
+
+    /// The other end of a link has proved a new address: the labels that were agreed over this link follow.
+    pub fn move_link(&self, link: u64, new: SocketAddr) {
         let mut table = self.write();
-        for accept in table.accepts.values_mut().filter(|accept| accept.from == old) {
-            accept.from = new;
+        for accept in table.accepts.values_mut().filter(|accept| accept.link == link) {
+            accept.from = mapped(new);
         }
-        for hop in table.hops.values_mut().filter(|hop| mapped(hop.to) == old) {
+        for hop in table.hops.values_mut().filter(|hop| hop.link == link) {
             hop.to = new;
             hop.from = None; // the link's local address may be another one, too
         }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
