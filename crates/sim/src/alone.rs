@@ -1,5 +1,6 @@
 //! One node of a mesh that is too large to run as a whole: all other nodes' records come over its one link.
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
 use ffmesh_core::flood::LinkId;
@@ -23,7 +24,7 @@ const BATCH: usize = 64;
 const ROUNDS: u32 = 201;
 
 /// Joins a mesh of `nodes` nodes cold and measures what that takes.
-pub(crate) fn run(nodes: usize, degree: usize, seed: u64) -> anyhow::Result<Report> {
+pub(crate) fn run(nodes: usize, degree: usize, seed: u64) -> Result<Report, Box<dyn Error>> {
     let mut random = Random::new(seed);
     let pairs = regular(nodes, degree, &mut random);
     let ids: Vec<NodeId> = (0..nodes).map(|n| format!("n{n:05x}").parse()).collect::<Result<_, _>>()?;
@@ -55,7 +56,7 @@ fn join(
     messages: &[Vec<u8>],
     seed: u64,
     report: &mut Report,
-) -> anyhow::Result<Mesh> {
+) -> Result<Mesh, Box<dyn Error>> {
     let config = Config { relay: true, transit: true, ..Config::default() };
     let keys = Box::new(Keys(id.clone()));
     let mut mesh = Mesh::new(config, id.clone(), 1, keys, Box::new(Authority), seed);
@@ -90,7 +91,7 @@ fn join(
 }
 
 /// Times searches in the table.
-fn routing(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
+fn routing(mesh: &Mesh, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let table = mesh.table();
     let reachable = table.reachable().len();
     report.number("reachable", per(reachable, 1), "nodes", None);

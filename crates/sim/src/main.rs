@@ -20,6 +20,7 @@ mod run;
 mod topology;
 mod world;
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ struct Arguments {
     json: bool,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse();
     let (nodes, degree) = (arguments.nodes as usize, arguments.degree as usize);
     let start = Instant::now();

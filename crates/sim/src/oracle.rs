@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, ensure};
 use ffmesh_core::graph::{Graph, Listed, Node, NodeIndex};
+use ffmesh_core::id::NodeId;
 use ffmesh_core::spf::Spf;
 
 use crate::world::World;
@@ -11,7 +11,7 @@ use crate::world::World;
 /// Whether each running node's table has each reachable node at the least cost, and no other node.
 ///
 /// Costs are those that the two ends say in their own records; whether a link is up is looked up in the world.
-pub(crate) fn check(world: &World) -> anyhow::Result<()> {
+pub(crate) fn check(world: &World) -> Result<(), String> {
     let mut index = NodeIndex::default();
     let running: Vec<_> =
         world.hosts.iter().filter_map(|host| Some((&host.id, host.mesh.as_ref()?))).collect();
@@ -36,20 +36,27 @@ pub(crate) fn check(world: &World) -> anyhow::Result<()> {
             }
         }
     }
-    ensure!(listed.len() == up.len(), "{} link ends are listed and {} are up", listed.len(), up.len());
+    if listed.len() != up.len() {
+        return Err(format!("{} link ends are listed and {} are up", listed.len(), up.len()));
+    }
     let graph = Graph::new(&vec![Node::default(); running.len()], &listed);
     for (id, mesh) in &running {
-        let spf = Spf::new(&graph, index.get(id).context("no number")?);
+        let number = |id: &NodeId| index.get(id).ok_or("no number");
+        let spf = Spf::new(&graph, number(id)?);
         let table = mesh.table();
         let mut reached = 0;
         for (other, _) in running.iter().filter(|(other, _)| other != id) {
-            let expected = spf.cost(index.get(other).context("no number")?);
+            let expected = spf.cost(number(other)?);
             let found = table.reach(other).map(|reach| reach.cost);
-            ensure!(found == expected, "{id} has {other} at {found:?} us, not {expected:?}");
+            if found != expected {
+                return Err(format!("{id} has {other} at {found:?} us, not {expected:?}"));
+            }
             reached += usize::from(found.is_some());
         }
         let all = table.reachable().len();
-        ensure!(all == reached, "{id} has routes to {all} nodes, and {reached} of them run");
+        if all != reached {
+            return Err(format!("{id} has routes to {all} nodes, and {reached} of them run"));
+        }
     }
     Ok(())
 }

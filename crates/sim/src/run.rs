@@ -42,7 +42,7 @@ struct Run {
 }
 
 /// Runs a plan. An error says that the simulation itself does not go on.
-pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
+pub(crate) fn run(plan: Plan) -> Result<Report, String> {
     let Plan { nodes, degree, seed, network, changes, liars, steady } = plan;
     let mut random = Random::new(seed);
     let wires = regular(nodes, degree, &mut random);
@@ -66,7 +66,7 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
 
 impl Run {
     /// Runs for `time`, checks the tables and returns how long after `since` the last of them changed.
-    fn converge(&mut self, what: &str, since: Time, time: Duration) -> anyhow::Result<Duration> {
+    fn converge(&mut self, what: &str, since: Time, time: Duration) -> Result<Duration, String> {
         self.world.run(since + time)?;
         if let Err(error) = oracle::check(&self.world) {
             self.report.failures.push(format!("{what} at {:.3} s: {error}", seconds(since)));
@@ -74,7 +74,7 @@ impl Run {
         Ok(self.world.settled() - since)
     }
 
-    fn start(&mut self) -> anyhow::Result<()> {
+    fn start(&mut self) -> Result<(), String> {
         let begin = self.world.now;
         for node in 0..self.world.hosts.len() {
             self.world.start(node);
@@ -89,7 +89,7 @@ impl Run {
         Ok(())
     }
 
-    fn links(&mut self, changes: usize) -> anyhow::Result<()> {
+    fn links(&mut self, changes: usize) -> Result<(), String> {
         let (mut down, mut up) = (Vec::new(), Vec::new());
         for _ in 0..changes {
             let wire = index(&mut self.random, self.world.wire_count());
@@ -104,7 +104,7 @@ impl Run {
         Ok(())
     }
 
-    fn crashes(&mut self, changes: usize) -> anyhow::Result<()> {
+    fn crashes(&mut self, changes: usize) -> Result<(), String> {
         let (mut down, mut up) = (Vec::new(), Vec::new());
         for _ in 0..changes {
             let node = index(&mut self.random, self.world.hosts.len());
@@ -117,7 +117,7 @@ impl Run {
         Ok(())
     }
 
-    fn joins(&mut self, changes: usize, degree: usize) -> anyhow::Result<()> {
+    fn joins(&mut self, changes: usize, degree: usize) -> Result<(), String> {
         let mut times = Vec::new();
         for _ in 0..changes {
             let node = self.world.hosts.len();
@@ -133,7 +133,7 @@ impl Run {
         Ok(())
     }
 
-    fn bring_up(&mut self, node: usize, what: &str) -> anyhow::Result<Duration> {
+    fn bring_up(&mut self, node: usize, what: &str) -> Result<Duration, String> {
         let now = self.world.now;
         self.world.start(node);
         for wire in self.world.wires_of(node) {
@@ -143,7 +143,7 @@ impl Run {
     }
 
     /// Cuts all wires between two halves of the nodes and heals them.
-    fn partition(&mut self, nodes: usize) -> anyhow::Result<()> {
+    fn partition(&mut self, nodes: usize) -> Result<(), String> {
         let across = |world: &World, wire| {
             let ((a, b), _) = world.wire(wire);
             (a < nodes / 2) != (b < nodes / 2)
@@ -161,7 +161,7 @@ impl Run {
         Ok(())
     }
 
-    fn steady(&mut self, time: Duration) -> anyhow::Result<()> {
+    fn steady(&mut self, time: Duration) -> Result<(), String> {
         let sent = |world: &World| {
             let bytes: u64 = world.hosts.iter().map(|host| host.bytes_sent).sum();
             let messages: u64 = world.hosts.iter().map(|host| host.messages_sent).sum();

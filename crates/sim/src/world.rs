@@ -7,7 +7,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use ffmesh_core::flood::LinkId;
 use ffmesh_core::hash::fingerprint;
 use ffmesh_core::id::NodeId;
@@ -213,14 +212,16 @@ impl World {
     }
 
     /// Runs all events up to `until`.
-    pub(crate) fn run(&mut self, until: Time) -> anyhow::Result<()> {
+    pub(crate) fn run(&mut self, until: Time) -> Result<(), String> {
         let mut at_once = 0;
         while let Some(Reverse((at, number))) = self.queue.peek().copied()
             && at <= until
         {
             self.queue.pop();
             at_once = if at > self.now { 0 } else { at_once + 1 };
-            ensure!(at_once < MAX_AT_ONCE, "the clock stands at {:?}: a deadline is not kept", self.now);
+            if at_once >= MAX_AT_ONCE {
+                return Err(format!("the clock stands at {:?}: a deadline is not kept", self.now));
+            }
             self.now = at;
             if let Some(event) = self.events.remove(&number) {
                 self.step(event);
@@ -342,7 +343,8 @@ impl World {
     /// What a lying member sends: a record of somebody else signed with its own key, one whose signature is noise, an old record
     /// of somebody else, and bytes that are no record.
     fn lies(&mut self, node: usize) -> Vec<(LinkId, Message)> {
-        let victim = index(&mut self.random, self.hosts.len());
+        // Never the liar itself: that record would be genuine.
+        let victim = (node + 1 + index(&mut self.random, self.hosts.len() - 1)) % self.hosts.len();
         let epoch = self.random.bits() >> 1;
         let (liar, victim) = (&self.hosts[node], &self.hosts[victim].id);
         if liar.mesh.is_none() {
