@@ -148,8 +148,8 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Port of the proxy on 127.0.0.1; without it 8080, or a free one when that is taken
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Port of the proxy on 127.0.0.1, 0 for any free one; without it 8080, or a free one when that is taken
+    #[arg(long)]
     pub(crate) port: Option<u16>,
     /// Print one line of JSON when it is ready, and nothing else to stdout
     #[arg(long)]

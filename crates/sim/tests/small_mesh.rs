@@ -2,29 +2,23 @@
 
 use std::process::Command;
 
-fn run(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(arguments).output().expect("sim starts");
+fn run(arguments: &str) -> (bool, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sim")).args(arguments.split(' ')).output().expect("sim starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.success(), format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 #[test]
 fn a_small_mesh_with_a_liar_and_loss_converges_after_each_change() {
-    let arguments = ["--nodes", "20", "--degree", "3", "--seed", "7", "--loss", "1", "--liars", "1", "--changes", "1"];
-    let (done, said) = run(&[&arguments[..], &["--steady", "5", "--alone", "200"]].concat());
+    let (done, said) = run("--nodes 20 --degree 3 --seed 7 --loss 10 --liars 1 --changes 1 --steady 5");
     assert!(done, "{said}");
 }
 
 #[test]
 fn output_for_programs_is_json() {
-    let (done, said) = run(&["--nodes", "10", "--degree", "3", "--steady", "1", "--changes", "1", "--alone", "100", "--json"]);
+    let (done, said) = run("--nodes 10 --degree 3 --changes 1 --steady 1 --json");
     assert!(done, "{said}");
     let value: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
     assert!(value.is_object(), "{said}");
-}
-
-#[test]
-fn what_makes_no_mesh_is_refused() {
-    let (done, said) = run(&["--nodes", "3", "--degree", "5"]);
-    assert!(!done, "{said}");
 }
