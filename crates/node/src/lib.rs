@@ -16,6 +16,7 @@ pub mod flow;
 pub mod ingress;
 pub mod link;
 pub mod local;
+pub mod lookup;
 pub mod metrics;
 pub mod repeats;
 pub mod session;

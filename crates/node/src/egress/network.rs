@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// Lookups at once. Each holds a thread until the system's resolver gives up, which can be 30 s: without a
-/// bound, names that hang would use up the threads that everything else needs.
+use crate::lookup::lookup;
+
+/// Lookups at once; see [`lookup`].
 const MAX_LOOKUPS: usize = 64;
 
 /// What a [`Network`] returns.
@@ -24,7 +25,7 @@ pub trait Network: Send + Sync {
     fn connect(&self, address: SocketAddr) -> Pending<TcpStream>;
 }
 
-/// The system's resolver (`getaddrinfo`, so `/etc/hosts` and its order by RFC 6724) and TCP.
+/// The system's resolver and TCP.
 pub struct System {
     lookups: Arc<Semaphore>,
 }
@@ -40,12 +41,7 @@ impl Network for System {
         let (name, lookups) = (name.to_owned(), Arc::clone(&self.lookups));
         Box::pin(async move {
             let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
-            let lookup = tokio::task::spawn_blocking(move || {
-                // Held by the thread, as that goes on when nobody waits for it any more.
-                let _permit = permit;
-                (name.as_str(), port).to_socket_addrs().map(Vec::from_iter)
-            });
-            lookup.await.map_err(io::Error::other)?
+            lookup(permit, name, port).await
         })
     }
 

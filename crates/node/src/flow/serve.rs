@@ -11,8 +11,8 @@ use ffmesh_core::wire::{FlowProtocol, Message, SynAckData, SynData, VERSION};
 use noq::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
-use super::carry::{Carrier, End, Head, Side};
-use super::table::{Flow, FlowStart, Flows};
+use super::carry::{Carrier, Head, Side};
+use super::table::{FlowStart, Flows};
 use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
 use crate::egress::Egress;
 use crate::identity::Issuer;
@@ -131,25 +131,14 @@ async fn serve_flow(
     let ack = Message::SynAckData(SynAckData { result: true, reason: None });
     // A stream that breaks here shows in the first thing that is carried.
     let end = if timeout(ANSWER_TIMEOUT, write_head(&mut send, peer, &ack)).await.is_ok() {
-        carry(session, &flow, local, send, recv, first).await
+        // The ingress ends idle flows, as its proxy says.
+        let carrier = Carrier { session, flow: &flow, side: Side::Egress, idle_timeout: None };
+        carrier.carry(local, send, recv, Head::Bytes(first)).await
     } else {
         local.reset();
         (Reason::Timeout, Some(format!("{peer} took no answer for {ANSWER_TIMEOUT:?}")))
     };
     context.flows.end(&flow, end.0, end.1);
-}
-
-async fn carry(
-    session: &Session,
-    flow: &Flow,
-    local: crate::local::Stream,
-    send: SendStream,
-    recv: RecvStream,
-    first: Vec<u8>,
-) -> End {
-    // The ingress ends idle flows, as its proxy says.
-    let carrier = Carrier { session, flow, side: Side::Egress, idle_timeout: None };
-    carrier.carry(local, send, recv, Head::Bytes(first)).await
 }
 
 /// Sends back what comes, as far as a ping needs it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::LinkContext;
 use super::handshake::{self, Connected, LinkError};
 use crate::config::{Address, Upstream};
+use crate::lookup::lookup;
 use crate::repeats::Repeats;
 use crate::transport::server_name;
 
@@ -26,7 +27,7 @@ const EAGER_FOR: Duration = Duration::from_mins(1);
 const PATIENT_INTERVAL: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried at once.
 const MAX_ADDRESSES: usize = 8;
-/// Lookups of upstreams' names at once, over all: each holds a thread for as long as the system's resolver takes.
+/// Lookups of upstreams' names at once, over all; see [`lookup`].
 const MAX_LOOKUPS: usize = 16;
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -170,22 +171,19 @@ async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result
 }
 
 async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, LinkError> {
-    static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
+    static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_LOOKUPS)));
     let name = match &address.host {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, address.port)]),
         Host::Name(name) => name.clone(),
     };
     let failed = |why: &dyn std::fmt::Display| LinkError(format!("cannot resolve {name}: {why}"));
-    let permit = LOOKUPS.try_acquire().map_err(|_| failed(&format_args!("{MAX_LOOKUPS} lookups hang")))?;
-    let asked = (name.clone(), address.port);
-    // The system's resolver cannot be stopped: the permit stays with it, however long it takes.
-    let lookup = tokio::spawn(async move {
-        let found = tokio::net::lookup_host(asked).await.map(|found| found.take(MAX_ADDRESSES).collect());
-        drop(permit);
-        found
-    });
-    match timeout(RESOLVE_TIMEOUT, lookup).await {
-        Ok(Ok(found)) => found.map_err(|e| failed(&e)),
+    let permit = LOOKUPS.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| failed(&format_args!("{MAX_LOOKUPS} lookups hang")))?;
+    match timeout(RESOLVE_TIMEOUT, lookup(permit, name.clone(), address.port)).await {
+        Ok(Ok(mut found)) => {
+            found.truncate(MAX_ADDRESSES);
+            Ok(found)
+        }
         Ok(Err(e)) => Err(failed(&e)),
         Err(_) => Err(failed(&format_args!("no answer within {RESOLVE_TIMEOUT:?}"))),
     }
