@@ -35,6 +35,18 @@ pub struct Status {
     pub upstreams_up: u32,
     /// Sessions that are open
     pub sessions: u32,
+    /// Other nodes of the mesh that this one knows
+    #[serde(default)]
+    pub nodes_known: u32,
+    /// Other nodes that a route leads to
+    #[serde(default)]
+    pub nodes_reachable: u32,
+    /// Times that a session left a route because it had died, and went on over another
+    #[serde(default)]
+    pub failovers: u64,
+    /// What was carried for others
+    #[serde(default)]
+    pub transit: Transit,
     /// Whether new flows are refused, as the node is about to end
     #[serde(default)]
     pub draining: bool,
@@ -63,6 +75,87 @@ pub struct ErrorCount {
     pub kind: String,
     /// Times since the start
     pub count: u64,
+}
+
+/// What a node has carried for others as a relay, since its start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Transit {
+    /// Circuits through this node now
+    pub circuits: u32,
+    /// Packets passed on
+    pub packets: u64,
+    /// Bytes of these, with their labels
+    pub bytes: u64,
+    /// Packets that were not passed on, by the reason, largest first: one word each out of a fixed set
+    pub dropped: Vec<ErrorCount>,
+}
+
+/// How a route is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteState {
+    /// A session's first choice: its traffic takes this route
+    InUse,
+    /// Set up, probed and answering: takes over at once, and what the first choice has no room for
+    Warm,
+    /// Answers, and loses too much to be used while there is a better one
+    Impaired,
+    /// Set up or to be set up, and does not answer
+    Down,
+    /// There is one, and nobody uses it
+    Known,
+    /// The node is known, and no route leads to it
+    Unreachable,
+}
+
+/// `GET /api/v1/routes`: one way to one node. A node with several has several entries, the best first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where it leads
+    pub node_id: NodeId,
+    /// Its nodes, this one first; empty for one that can't be reached
+    pub path: Vec<NodeId>,
+    /// Links of it
+    pub hops: u32,
+    /// What routing reckons with: delay, loss, configured costs and relays
+    pub cost_ms: Option<f64>,
+    /// How it is used
+    pub state: RouteState,
+    /// Round trip time by end-to-end probes
+    pub rtt_ms: Option<f64>,
+    /// Lost share of these probes lately, 0 to 1
+    pub loss: Option<f64>,
+}
+
+/// `POST /api/v1/trace`: what to trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// The node
+    pub node: NodeId,
+}
+
+/// Answer to a [`TraceRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The node that was traced
+    pub node_id: NodeId,
+    /// The nodes on the way, without this one, the traced one last
+    pub hops: Vec<TraceHop>,
+}
+
+/// One node on a traced route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceHop {
+    /// The node
+    pub node_id: NodeId,
+    /// From here to it and back, through the nodes before it; none where it did not answer
+    pub rtt_ms: Option<f64>,
+    /// Round trip time of the link from the node before it, as that one measures it
+    pub link_rtt_ms: Option<f64>,
+    /// Lost share of the last probes of that link, 0 to 1
+    pub link_loss: Option<f64>,
+    /// Why there is no more to say
+    pub error: Option<String>,
 }
 
 /// State of a neighbour.

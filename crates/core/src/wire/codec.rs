@@ -150,7 +150,6 @@ mod tests {
                 circuit: u64::MAX,
                 route: vec![id("a"), id("b")],
                 session: 3,
-                slot: 0,
                 label: Label::from_random(9),
             }),
             Message::CircuitAck(CircuitAck {
@@ -159,7 +158,7 @@ mod tests {
                 label: Some(Label::from_random(10)),
                 reason: None,
             }),
-            Message::CircuitClose(CircuitClose { origin: id("a"), circuit: 1 }),
+            Message::CircuitClose(CircuitClose { origin: id("a"), circuit: 1, reason: Some("idle".into()) }),
             Message::FindNode(FindNode { query: u64::MAX, origin: id("a"), target: id("z"), ttl: 8 }),
             Message::FindNodeAck(FindNodeAck {
                 query: 1,
@@ -263,7 +262,6 @@ mod tests {
                 circuit: 1,
                 route: vec![id("a"); len],
                 session: 1,
-                slot: 0,
                 label: Label::from_random(1),
             });
             assert!(decode_datagram(&encode_datagram(&id("b"), &open)).is_err(), "{len}");

@@ -178,8 +178,6 @@ pub struct CircuitOpen {
     pub route: Vec<NodeId>,
     /// The session that the circuit is for, chosen by the first node
     pub session: u64,
-    /// The session's slot, 0 to 2
-    pub slot: u8,
     /// The label that the sender of this message accepts from its receiver
     pub label: Label,
 }
@@ -199,13 +197,16 @@ pub struct CircuitAck {
     pub reason: Option<String>,
 }
 
-/// CIRCUIT_CLOSE: forgets a circuit's labels.
+/// CIRCUIT_CLOSE: forgets a circuit's labels. Goes on, away from where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CircuitClose {
     /// First node of the route
     pub origin: NodeId,
     /// That of the CIRCUIT_OPEN
     pub circuit: u64,
+    /// Why, where it was not its first node that closed it
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Message {
@@ -290,7 +291,11 @@ impl Message {
                 m.reason = m.reason.map(cut);
                 Self::CircuitAck(m)
             }
-            21 => Self::CircuitClose(serde_json::from_value(data).map_err(wrong)?),
+            21 => {
+                let mut m: CircuitClose = serde_json::from_value(data).map_err(wrong)?;
+                m.reason = m.reason.map(cut);
+                Self::CircuitClose(m)
+            }
             6 | 7 | 16..=18 | 22 | 23 => Self::database_message(number, data)?,
             other => Self::Unknown(other),
         })

@@ -15,8 +15,6 @@ use crate::identity::KeyHash;
 use crate::link::Link;
 use crate::socket::{Hop, Labels, SlotAddr};
 
-/// Slots of a session: routes that it can use at once.
-const SLOTS: u8 = 3;
 /// Sessions of one node that circuits may be set up for; what was pointed longest ago is forgotten. One is in use,
 /// one may be retired, others are left from before the node restarted or dialled anew.
 const MAX_SESSIONS_PER_ORIGIN: usize = 4;
@@ -128,7 +126,6 @@ impl Circuits {
         link: Option<Link>,
         route: Route,
         session: u64,
-        slot: u8,
         address: SlotAddr,
         answer: Answer,
     ) {
@@ -143,7 +140,6 @@ impl Circuits {
             circuit: id,
             route: route.nodes.clone(),
             session,
-            slot,
             label: inbound,
         }));
         let until = clock::now() + OPEN_TIMEOUT;
@@ -187,7 +183,11 @@ impl Circuits {
         self.labels.forget(circuit.inbound);
         self.labels.unpoint(circuit.slot, circuit.outbound);
         if let Some(link) = link.filter(|link| link.serial() == circuit.route.link) {
-            link.send(Message::CircuitClose(CircuitClose { origin: self.own.clone(), circuit: circuit.id }));
+            link.send(Message::CircuitClose(CircuitClose {
+                origin: self.own.clone(),
+                circuit: circuit.id,
+                reason: None,
+            }));
         }
     }
 
@@ -205,9 +205,6 @@ impl Circuits {
         };
         if open.route[0] != origin || open.route.len() != 2 || open.route[1] != self.own {
             return refuse("this node relays nothing in this version");
-        }
-        if open.slot >= SLOTS {
-            return refuse("no such slot");
         }
         if self.by_slot.len() >= MAX_CIRCUITS {
             self.forget_unused();
@@ -235,7 +232,7 @@ impl Circuits {
             slots: HashMap::new(),
         }));
         let Some(session) = sessions.back_mut() else { return };
-        let (slot, ending) = session.slots.entry(open.slot).or_insert_with(|| (self.labels.new_slot(), None));
+        let (slot, ending) = session.slots.entry(0).or_insert_with(|| (self.labels.new_slot(), None));
         self.by_slot
             .insert(*slot, Origin { node: origin.clone(), epoch: session.epoch, key: link.peer().key });
         forget(&self.labels, *slot, ending.take());
@@ -318,7 +315,7 @@ impl Circuits {
                 self.labels.forget(opening.inbound);
                 let _ = opening.answer.send(Err(CircuitError::Timeout));
                 let next = opening.route.nodes[1].clone();
-                (next, CircuitClose { origin: self.own.clone(), circuit })
+                (next, CircuitClose { origin: self.own.clone(), circuit, reason: None })
             })
             .collect()
     }

@@ -36,7 +36,7 @@ const MAX_LOST: usize = 1_000;
 /// What a session asks the driver for.
 #[derive(Debug)]
 enum Request {
-    OpenCircuit { route: Route, session: u64, slot: u8, address: SlotAddr, answer: circuits::Answer },
+    OpenCircuit { route: Route, session: u64, address: SlotAddr, answer: circuits::Answer },
     CloseCircuit { circuit: Circuit },
     Origin { slot: SlotAddr, answer: oneshot::Sender<Option<Origin>> },
 }
@@ -95,11 +95,10 @@ impl Driver {
         &self,
         route: Route,
         session: u64,
-        slot: u8,
         address: SlotAddr,
     ) -> Result<Circuit, CircuitError> {
         let (answer, result) = oneshot::channel();
-        let request = Request::OpenCircuit { route, session, slot, address, answer };
+        let request = Request::OpenCircuit { route, session, address, answer };
         self.requests.send(request).await.map_err(|_| CircuitError::Stopping)?;
         result.await.map_err(|_| CircuitError::Stopping)?
     }
@@ -169,13 +168,13 @@ impl State {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::OpenCircuit { route, session, slot, address, answer } => {
+            Request::OpenCircuit { route, session, address, answer } => {
                 let link = route
                     .nodes
                     .get(1)
                     .and_then(|next| self.neighbors.get(next))
                     .map(|(link, _)| link.clone());
-                self.circuits.open(link, route, session, slot, address, answer);
+                self.circuits.open(link, route, session, address, answer);
             }
             Request::CloseCircuit { circuit } => {
                 let link = self.neighbors.get(circuit.next()).map(|(link, _)| link.clone());

@@ -9,7 +9,7 @@ use noq::VarInt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Dialled, FIRST_SLOT, Session, SessionError, Sessions, end_text, lock};
+use super::{Dialled, Session, SessionError, Sessions, end_text, lock};
 use crate::driver::Route;
 use crate::identity::PeerIdentity;
 use crate::transport::{HANDSHAKE_TIMEOUT, server_name};
@@ -96,7 +96,7 @@ impl Sessions {
             let table = self.table.borrow();
             (table.epoch(node), table.key(node))
         };
-        let circuit = self.context.driver.open_circuit(route, id, FIRST_SLOT, slot).await;
+        let circuit = self.context.driver.open_circuit(route, id, slot).await;
         let circuit = circuit.map_err(|e| no_route(format!("no circuit to {node}: {e}")))?;
         let handshake = async {
             let name = server_name(&self.context.credentials, node);

@@ -37,8 +37,6 @@ use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 const MAX_SESSIONS: usize = 3;
 /// Echoes of one session at once.
 const MAX_ECHOES: usize = 16;
-/// The slot that this version uses: the best route.
-const FIRST_SLOT: u8 = 0;
 
 /// What sessions need of their node.
 #[derive(Debug, Clone)]

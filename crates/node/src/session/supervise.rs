@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::upkeep::{Facts, Step, Upkeep};
-use super::{FIRST_SLOT, Session, SessionContext, end_text, lock};
+use super::{Session, SessionContext, end_text, lock};
 use crate::clock;
 use crate::driver::{Route, RoutingTable};
 use crate::transport::Transport;
@@ -124,7 +124,7 @@ fn is_on(session: &Session, route: Option<&Route>) -> bool {
 async fn point(context: &SessionContext, session: &Session, route: Route) {
     let Some(dialled) = &session.0.dialled else { return };
     let node = &session.peer().id;
-    match context.driver.open_circuit(route, dialled.id, FIRST_SLOT, session.0.slot).await {
+    match context.driver.open_circuit(route, dialled.id, session.0.slot).await {
         Ok(new) => {
             tracing::info!(peer = %node, "session goes on over a new circuit");
             let old = lock(&dialled.circuit).replace(new);

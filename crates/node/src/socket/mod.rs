@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ffmesh_core::label::{LABEL_HEADER_LEN, Label};
+use ffmesh_core::label::{LABEL_HEADER_LEN, Label, Lane};
 use ffmesh_udp::{Batch, Socket, mapped};
 use noq::udp::{RecvMeta, Transmit};
 use tokio::time::Sleep;
@@ -67,7 +67,8 @@ impl LabelSocket {
             }
             let stride = meta.stride.clamp(1, meta.len.max(1));
             // What each packet belongs to: a slot, or QUIC as it is.
-            let owner = |packet: &[u8]| Label::of_packet(packet).and_then(|label| table.accept(label, from));
+            let owner =
+                |packet: &[u8]| Label::of_packet(packet).and_then(|(label, _)| table.accept(label, from));
 
             let first = owner(&buf[..stride.min(meta.len)]);
             let mut end = stride.min(meta.len);
@@ -198,7 +199,7 @@ impl Sender {
             Some(slot) => {
                 // A slot without a route loses its packets; QUIC sends them again when there is one.
                 let Some(hop) = self.labels.read().hop(slot) else { return Ok(()) };
-                header = hop.label.header();
+                header = hop.label.header(Lane::Slot(0));
                 (hop.to, hop.from, &header)
             }
         };
@@ -258,7 +259,7 @@ mod tests {
     /// `count` packets of `slot` (or plain QUIC ones), 20 bytes each without label, padded to one stride.
     fn packets(label: Option<Label>, count: usize, fill: u8) -> Vec<u8> {
         let one = match label {
-            Some(label) => [&label.header()[..], &[fill; 20]].concat(),
+            Some(label) => [&label.header(Lane::Slot(0))[..], &[fill; 20]].concat(),
             None => vec![fill & 0x3f; 29],
         };
         one.repeat(count)
