@@ -34,8 +34,10 @@ pub enum Lane {
 impl Lane {
     fn of_bits(bits: u64) -> Self {
         match bits & LANE_BITS {
-            LANE_BITS => Self::Probe,
-            slot => Self::Slot(slot as u8), // below 3
+            0 => Self::Slot(0),
+            1 => Self::Slot(1),
+            2 => Self::Slot(2),
+            _ => Self::Probe,
         }
     }
 
