@@ -131,10 +131,15 @@ impl Drop for Lab {
 }
 
 pub(crate) fn ip(arguments: &[&str]) -> String {
-    let mut command = Command::new("ip");
+    run_tool("ip", arguments)
+}
+
+/// Runs a program that configures the kernel, and returns what it prints.
+pub(crate) fn run_tool(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
     command.args(arguments);
     let outcome = run(command, Duration::from_secs(10));
-    assert!(outcome.is_success(), "ip {}: {}", arguments.join(" "), outcome.stderr);
+    assert!(outcome.is_success(), "{program} {}: {}", arguments.join(" "), outcome.stderr);
     outcome.stdout
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use ffmesh_api::{Flow, Flows, Peer, PeerState, Proxy, Role, Status, Token};
+use ffmesh_api::{Flow, Flows, Peer, PeerState, Proxy, Role, Route, RouteState, Status, Token};
 use ffmesh_core::reason::Reason;
 use serde::de::DeserializeOwned;
 
@@ -252,6 +252,22 @@ impl Node {
     /// `ffmesh flows`
     pub fn flows(&self) -> Flows {
         self.json(&["flows"])
+    }
+
+    /// `ffmesh routes`
+    pub fn routes(&self) -> Vec<Route> {
+        self.json(&["routes"])
+    }
+
+    /// Its routes to another node, the best first. Those that are down are not among them.
+    pub fn routes_to(&self, other: &str) -> Vec<Route> {
+        let live = |route: &Route| !matches!(route.state, RouteState::Down | RouteState::Unreachable);
+        self.routes().into_iter().filter(|route| route.node_id.as_str() == other && live(route)).collect()
+    }
+
+    /// Whether a route leads to another node.
+    pub fn reaches(&self, other: &str) -> bool {
+        !self.routes_to(other).is_empty()
     }
 
     /// Whether its link to another node is up.
