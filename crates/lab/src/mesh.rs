@@ -9,12 +9,10 @@ use crate::conn::{Conn, End};
 use crate::lab::Lab;
 use crate::net::Net;
 use crate::node::Node;
-use crate::plan::{Edge, Plan};
+use crate::plan::{PORT, Plan};
 use crate::service::Service;
 use crate::wait::{in_parallel, until};
 
-/// Port of every node that listens.
-const PORT: u16 = 3334;
 /// What is behind each node, by the name of the proxies to it, with its port.
 const SERVICES: [(&str, u16); 5] = [
     ("echo", 7001),
@@ -37,7 +35,7 @@ const TRIAL: u64 = 300_000;
 #[derive(Debug)]
 pub struct Mesh {
     nodes: Vec<Node>,
-    edges: Vec<Edge>,
+    plan: Plan,
     loopback: &'static str,
     _services: Vec<Service>,
     /// The lab, for more namespaces and wires
@@ -75,7 +73,7 @@ impl Mesh {
         let yaml = |id: &str| yaml(plan, loopback, id);
         let nodes = plan.nodes.iter().zip(&nets).map(|(node, net)| lab.node(net, &node.id, &yaml(&node.id)));
         let nodes = nodes.collect();
-        Self { nodes, edges: plan.edges.clone(), loopback, _services: services, lab }
+        Self { nodes, plan: plan.clone(), loopback, _services: services, lab }
     }
 
     /// Starts all nodes and waits until each reaches every other.
@@ -205,23 +203,20 @@ impl Mesh {
         carry().unwrap_or_else(|e| panic!("from {from} to {to}: {e}"));
     }
 
-    /// Address, with its port, at which `dialler` dials `listener`.
-    ///
-    /// # Panics
-    /// When the plan has no such edge.
-    pub fn address(&self, dialler: &str, listener: &str) -> String {
-        let is = |edge: &&Edge| edge.dialler == dialler && edge.listener == listener;
-        self.edges
-            .iter()
-            .find(is)
-            .unwrap_or_else(|| panic!("{dialler} does not dial {listener}"))
-            .address(PORT)
+    /// See [`Plan::address`].
+    pub fn address(&self, a: &str, b: &str) -> String {
+        self.plan.address(a, b)
     }
 
     /// From now on nothing passes the wire of these two, ICMP included, and nobody is told.
     pub fn cut(&self, a: &str, b: &str) {
-        self.net(a).deafen_to(self.net(b));
-        self.net(b).deafen_to(self.net(a));
+        self.cut_all(&[(a, b)]);
+    }
+
+    /// The same for several wires, all of them at about the same time.
+    pub fn cut_all(&self, wires: &[(&str, &str)]) {
+        let ends: Vec<_> = wires.iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect();
+        in_parallel(ends.len(), ends.len(), |n| self.net(ends[n].0).deafen_to(self.net(ends[n].1)));
     }
 
     /// Ends [`Mesh::cut`].
@@ -230,10 +225,11 @@ impl Mesh {
         self.net(b).hear_from(self.net(a));
     }
 
-    /// From now on both directions of the wire of these two carry at most this many Mbit/s.
-    pub fn limit_rate(&self, a: &str, b: &str, mbit: u32) {
-        self.net(a).limit_rate_to(self.net(b), mbit);
-        self.net(b).limit_rate_to(self.net(a), mbit);
+    /// From now on this relay passes at most this many Mbit/s on over each wire to these nodes.
+    pub fn limit_relay(&self, relay: &str, nodes: [&str; 2], mbit: u32) {
+        for node in nodes {
+            self.net(relay).limit_rate_to(self.net(node), mbit);
+        }
     }
 }
 
@@ -275,7 +271,7 @@ fn yaml(plan: &Plan, loopback: &str, id: &str) -> String {
         yaml += "  upstreams:\n";
     }
     for edge in upstreams {
-        let (listener, address, cost) = (&edge.listener, edge.address(PORT), edge.cost);
+        let (listener, address, cost) = (&edge.listener, edge.address(), edge.cost);
         let _ = writeln!(yaml, "    - {{ node_id: \"{listener}\", address: \"{address}\", cost: {cost} }}");
     }
     yaml += "proxies:\n";

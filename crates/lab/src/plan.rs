@@ -1,5 +1,8 @@
 //! What a mesh is made of, before it is.
 
+/// Port of every node that listens.
+pub(crate) const PORT: u16 = 3334;
+
 /// Addresses of a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
@@ -145,6 +148,15 @@ impl Plan {
         self
     }
 
+    /// Where `b` is dialled over the wire that was named as from `a` to `b`: host and port.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn address(&self, a: &str, b: &str) -> String {
+        let is = |edge: &&Edge| edge.dialler == a && edge.listener == b;
+        self.edges.iter().find(is).unwrap_or_else(|| panic!("no wire from {a} to {b}")).address()
+    }
+
     pub(crate) fn index(&self, id: &str) -> usize {
         self.nodes.iter().position(|node| node.id == id).unwrap_or_else(|| panic!("no node {id} in the plan"))
     }
@@ -186,11 +198,11 @@ impl Edge {
     }
 
     /// Where the listener is dialled.
-    pub(crate) fn address(&self, port: u16) -> String {
+    pub(crate) fn address(&self) -> String {
         match (&self.at, self.family) {
             (Some(address), _) => address.clone(),
-            (None, Family::V4) => format!("{}:{port}", self.host(2)),
-            (None, Family::V6) => format!("[{}]:{port}", self.host(2)),
+            (None, Family::V4) => format!("{}:{PORT}", self.host(2)),
+            (None, Family::V6) => format!("[{}]:{PORT}", self.host(2)),
         }
     }
 

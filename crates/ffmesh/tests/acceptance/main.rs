@@ -10,22 +10,68 @@
 //! - [`limits`]: open files, idle flows, shutting down
 //! - [`choices`]: Unix sockets, state directories, which node a command talks to
 //!
+//! And with more than two nodes:
+//! - [`chains`]: every pair of nodes carries bytes: chains of relays, a ring, a full mesh, both families, the seed's files
+//! - [`discovery`]: nodes find each other, directly where they can; backups; nodes that nobody knows
+//! - [`failover`]: 200 flows while relays are killed and fall silent
+//! - [`waiting`]: no route is left, or only one that nobody had ready
+//! - [`unsteady`]: links that flap, lose packets, work in one direction only; meshes that fall apart and meet again
+//! - [`moving`]: addresses that change, NATs that forget, path MTUs that shrink
+//! - [`restarts`]: nodes that restart, stop, or come back as somebody else
+//! - [`sharing`]: one connection over two relays
+//! - [`opaque`]: what a relay can read
+//! - [`liars`]: a member that lies
+//!
 //! Without root each test says that it is skipped; in CI that is a failure.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods, reason = "tests drive the nodes from plain threads, which may sleep")]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod chains;
 mod choices;
+mod discovery;
 mod enrolment;
+mod failover;
+mod liars;
 mod limits;
+mod moving;
+mod opaque;
 mod pair;
 mod refusals;
 mod resilience;
+mod restarts;
 mod seed_shape;
+mod sharing;
 mod stranger;
 mod transfer;
 mod trust;
+mod unsteady;
+mod waiting;
+
+use ffmesh_lab::{Lab, Mesh, Plan};
 
 /// The program under test.
 const FFMESH: &str = env!("CARGO_BIN_EXE_ffmesh");
+
+/// The nodes of a plan, enrolled and not running; none where there is no root.
+fn stopped_mesh(name: &str, plan: &Plan) -> Option<Mesh> {
+    Some(Mesh::of(plan, Lab::new(name)?.with_program(FFMESH)))
+}
+
+/// The nodes of a plan, running, each with a route to every other; none where there is no root.
+fn mesh(name: &str, plan: &Plan) -> Option<Mesh> {
+    let mut mesh = stopped_mesh(name, plan)?;
+    mesh.start();
+    Some(mesh)
+}
+
+/// `a` and `b`, which see each other through `r1` and through `r2` only, and dial both.
+fn diamond() -> Plan {
+    Plan::new(&["r1", "a", "b", "r2"]).link("a", "r1").link("b", "r1").link("a", "r2").link("b", "r2")
+}
+
+/// The first relay of the route that traffic takes from one node to another.
+fn relay_in_use(mesh: &Mesh, from: &str, to: &str) -> String {
+    mesh.node(from).routes_to(to).first().map(|route| route.path[1].to_string()).expect("there is a route")
+}

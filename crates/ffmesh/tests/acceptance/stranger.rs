@@ -65,6 +65,22 @@ impl Stranger {
         }
     }
 
+    /// Connects, which must succeed, and talks.
+    pub(crate) fn speak<T: Send>(
+        &self,
+        server: &str,
+        alpn: &str,
+        talk: impl AsyncFnOnce(noq::Connection) -> T + Send,
+    ) -> T {
+        self.run(async || {
+            let endpoint = noq::Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+            let config = noq::ClientConfig::new(Arc::new(self.tls(alpn)));
+            let connecting = endpoint.connect_with(config, server.parse().unwrap(), "stranger.test").unwrap();
+            let connection = timeout(LIMIT, connecting).await.expect("an answer").expect("a connection");
+            talk(connection).await
+        })
+    }
+
     /// Connects, sends on a new stream, and returns what comes back; none when the connection is refused.
     async fn exchange(&self, server: &str, alpn: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         let endpoint = noq::Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
