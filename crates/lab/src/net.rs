@@ -103,7 +103,8 @@ impl Net {
 
     /// Gives the processes in here a hosts file: these names, and `localhost`.
     ///
-    /// A name given twice has two addresses. Processes that run already keep the old file.
+    /// A name given twice has two addresses. Processes that run already see it when there was such a file as they
+    /// started.
     pub fn hosts(&self, entries: &[(&str, &str)]) {
         let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
         for (name, address) in entries {
