@@ -36,7 +36,7 @@ pub(super) struct ControlReader {
 
 impl ControlReader {
     fn new(own: NodeId, stream: RecvStream) -> Self {
-        Self { own, stream, decoder: Decoder::default() }
+        Self { own, stream, decoder: Decoder::for_link() }
     }
 
     /// The next message; cancel safe.

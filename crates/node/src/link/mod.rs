@@ -21,9 +21,9 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::wire::{Capability, Message, SynMsg};
 use jiff::Timestamp;
 use noq::{Connection, PathId, VarInt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::identity::{Credentials, PeerIdentity};
+use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::transport::Transport;
 
 pub use dial::{Dialler, Linked, dial_upstream};
@@ -130,6 +130,8 @@ struct Inner {
     /// Where the neighbour has proved to be, by its handshake or by an answer to a PING there.
     address: Mutex<Option<SocketAddr>>,
     vitals: Mutex<Vitals>,
+    /// Something speaks against the neighbour.
+    suspected: Notify,
 }
 
 /// How a link is doing.
@@ -160,6 +162,7 @@ impl Link {
             connection,
             outbox,
             vitals: Mutex::default(),
+            suspected: Notify::new(),
         };
         (Self(Arc::new(inner)), messages)
     }
@@ -216,6 +219,21 @@ impl Link {
     /// How it is doing.
     pub fn vitals(&self) -> Vitals {
         *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The round trip time that QUIC has measured, from the handshake on.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.0.connection.rtt(PathId::ZERO)
+    }
+
+    /// Something speaks against the neighbour: it is asked at once, and has to answer soon.
+    pub fn suspect(&self) {
+        self.0.suspected.notify_one();
+    }
+
+    /// Lets records of the neighbour be checked by the certificate that it presented.
+    pub fn learn_certificate(&self, certificates: &Certificates) {
+        certificates.insert_peer(&self.0.connection);
     }
 
     /// Queues a control message. A neighbour that does not read its messages is cut off.
