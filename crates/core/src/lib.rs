@@ -10,6 +10,7 @@
 //! - [`policy`]: what may be dialled through a node, and by whom
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
+//! - [`circuit`]: how circuits are set up and taken down
 //! - [`text`]: what others wrote, made fit to be shown
 //! - [`lsdb`]: the link-state database: what every node says about itself, signed
 //! - [`flood`]: how records get from their origin to every node
@@ -22,6 +23,7 @@
 //! - [`mesh`]: the control plane of one node: all of these in one state machine
 
 pub mod backoff;
+pub mod circuit;
 pub mod flood;
 pub mod graph;
 pub mod hash;
