@@ -4,6 +4,7 @@ mod issuing;
 mod joining;
 mod storage;
 mod tls;
+mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
