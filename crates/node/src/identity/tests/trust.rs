@@ -273,8 +273,11 @@ fn costs() {
     each("learn again", begin);
     let (signer, body) = (members[0].signer(&mesh), [7; 500]);
     let begin = std::time::Instant::now();
-    let signature = (0..1_000).map(|_| signer.sign(&body)).next_back().unwrap();
+    for _ in 0..1_000 {
+        std::hint::black_box(signer.sign(&body));
+    }
     each("sign", begin);
+    let signature = signer.sign(&body);
     let begin = std::time::Instant::now();
     for _ in 0..1_000 {
         assert_eq!(certificates.verify(&id("n0"), &signer.key(), &body, &signature), Verdict::Genuine);
