@@ -34,7 +34,7 @@ mod token_store;
 mod trust;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use certificate::{CLOCK_TOLERANCE, KeyHash, KeyHashError, MAX_GROUPS, PeerIdentity, PeerIdentityError};
 pub use credentials::Credentials;
