@@ -142,6 +142,11 @@ impl Transport {
         })
     }
 
+    /// The address that the node's UDP port is bound to, never v4-mapped.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr().map(ffmesh_udp::canonical)
+    }
+
     /// Dials a link. The other side must prove to be `name` (a certificate's DNS name). Keep the guard for as long as
     /// the link is not accepted.
     pub fn connect_link(

@@ -1,16 +1,23 @@
 //! Links: the connections of neighbours, on their direct UDP path, which carry the control plane.
 //!
 //! ```text
-//! dial ──┐                     one task each:
-//!        ├─ handshake ── run ─┬─ control stream in, probes, changes of address
-//! accept ┘                    └─ control stream out
+//! dial ───┐                     one task each:
+//! wanted ─┼─ handshake ── run ─┬─ control stream in, probes, changes of address
+//! accept ─┘                    └─ control stream out
 //! ```
+//!
+//! `dial` keeps the links to the upstreams of the configuration, `wanted` makes some to nodes in use at the `addresses`
+//! that they advertise.
 //!
 //! A link tells of itself by [`LinkEvent`]s; whoever owns the links decides (the driver).
 
+mod addresses;
 mod dial;
 mod handshake;
 mod run;
+#[cfg(test)]
+mod tests;
+mod wanted;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +33,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::transport::Transport;
 
-pub use dial::{Dialler, Linked, dial_upstream};
+pub use addresses::advertised;
+pub use dial::{DialState, Dialler, Linked, dial_upstream};
 pub use handshake::accept;
+pub use wanted::{MAX_WANTED, Wanted, WantedDialler, dial_wanted};
 
 /// Control messages that may wait for a link. A neighbour that leaves more than these unread is cut off.
 const OUTBOX: usize = 256;
@@ -123,7 +132,7 @@ struct Inner {
     serial: u64,
     peer: PeerIdentity,
     syn: SynMsg,
-    dialled: bool,
+    made: Made,
     since: Timestamp,
     connection: Connection,
     outbox: mpsc::Sender<Message>,
@@ -132,6 +141,16 @@ struct Inner {
     vitals: Mutex<Vitals>,
     /// Something speaks against the neighbour.
     suspected: Notify,
+}
+
+/// How a link came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Accepted,
+    /// Its node is an upstream of the configuration.
+    Dialled,
+    /// Its node was wanted, and dialled where it says that it can be.
+    Found,
 }
 
 /// How a link is doing.
@@ -148,7 +167,7 @@ impl Link {
         connection: Connection,
         peer: PeerIdentity,
         syn: SynMsg,
-        dialled: bool,
+        made: Made,
     ) -> (Self, mpsc::Receiver<Message>) {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         let (outbox, messages) = mpsc::channel(OUTBOX);
@@ -156,7 +175,7 @@ impl Link {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             peer,
             syn,
-            dialled,
+            made,
             since: Timestamp::now(),
             address: Mutex::new(current_address(&connection)),
             connection,
@@ -189,7 +208,12 @@ impl Link {
 
     /// Whether this node dialled it.
     pub fn dialled(&self) -> bool {
-        self.0.dialled
+        self.0.made != Made::Accepted
+    }
+
+    /// Whether this node dialled it by [`dial_wanted`]: nobody has configured it, so it can go when it has no use.
+    pub fn is_found(&self) -> bool {
+        self.0.made == Made::Found
     }
 
     /// When it was made.
