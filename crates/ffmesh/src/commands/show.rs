@@ -292,7 +292,7 @@ fn flow_row(flow: &Flow, now: Timestamp) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ffmesh_api::ErrorCount;
+    use ffmesh_api::{ErrorCount, Transit};
 
     fn error(kind: &str, count: u64) -> ErrorCount {
         ErrorCount { kind: kind.into(), count }
@@ -329,6 +329,10 @@ mod tests {
             upstreams: 2,
             upstreams_up: 1,
             sessions: 1,
+            nodes_known: 12,
+            nodes_reachable: 11,
+            failovers: 0,
+            transit: Transit::default(),
             flows_open: 3,
             flows_total: 1_000,
             bytes_sent: 1_048_576,
