@@ -19,6 +19,7 @@
 //! - [`spf`]: the shortest path to each node
 //! - [`routes`]: routes to a node that share no relay
 //! - [`select`]: which of them a session uses
+//! - [`trace`]: which nodes of a route answer
 //! - [`mesh`]: the control plane of one node: all of these in one state machine
 
 pub mod backoff;
@@ -41,4 +42,5 @@ pub mod spf;
 pub mod target;
 pub mod text;
 pub mod time;
+pub mod trace;
 pub mod wire;
