@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::neighbor::{Choice, LinkFacts, choose};
 use ffmesh_core::time::Time;
+use ffmesh_core::trace::{Action, Hop, Measured, Traces};
 use ffmesh_core::wire::Message;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,7 +40,10 @@ enum Request {
     OpenCircuit { route: Route, session: u64, address: SlotAddr, answer: circuits::Answer },
     CloseCircuit { circuit: Circuit },
     Origin { slot: SlotAddr, answer: oneshot::Sender<Option<Origin>> },
+    Trace { route: Vec<NodeId>, answer: TraceAnswer },
 }
+
+type TraceAnswer = oneshot::Sender<Vec<Hop>>;
 
 /// What sessions hold to ask the driver.
 #[derive(Debug, Clone)]
@@ -53,6 +57,8 @@ pub struct Driver {
 pub struct DriverConfig {
     /// This node
     pub own: NodeId,
+    /// Whether it forwards for others
+    pub transit: bool,
     /// `quic.max_links`
     pub max_links: usize,
     /// The keys that ids are bound to
@@ -74,6 +80,7 @@ impl Driver {
         let (table_tx, table) = watch::channel(Arc::new(table.clone()));
         let state = State {
             circuits: circuits::Circuits::new(config.own.clone(), config.labels.clone()),
+            traces: Traces::new(config.own.clone(), config.transit),
             config,
             neighbors: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -114,6 +121,13 @@ impl Driver {
         self.requests.send(Request::Origin { slot, answer }).await.ok()?;
         result.await.ok()?
     }
+
+    /// Asks each node of a route that begins here. `None` where the node is shutting down.
+    pub async fn trace(&self, route: Vec<NodeId>) -> Option<Vec<Hop>> {
+        let (answer, hops) = oneshot::channel();
+        self.requests.send(Request::Trace { route, answer }).await.ok()?;
+        hops.await.ok()
+    }
 }
 
 struct State {
@@ -121,6 +135,7 @@ struct State {
     neighbors: BTreeMap<NodeId, (Link, Time)>,
     lost: BTreeMap<NodeId, Lost>,
     circuits: circuits::Circuits,
+    traces: Traces<TraceAnswer>,
     repeats: Repeats,
     linked: watch::Sender<Linked>,
     table: watch::Sender<Arc<RoutingTable>>,
@@ -129,7 +144,7 @@ struct State {
 impl State {
     async fn run(mut self, mut events: mpsc::Receiver<LinkEvent>, mut requests: mpsc::Receiver<Request>) {
         loop {
-            let deadline = self.circuits.deadline();
+            let deadline = self.circuits.deadline().into_iter().chain(self.traces.deadline()).min();
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
@@ -148,6 +163,9 @@ impl State {
             if let Some((link, _)) = self.neighbors.get(&next) {
                 link.send(Message::CircuitClose(close));
             }
+        }
+        for (answer, hops) in self.traces.expire(clock::now()) {
+            let _ = answer.send(hops);
         }
     }
 
@@ -183,6 +201,25 @@ impl State {
             Request::Origin { slot, answer } => {
                 let _ = answer.send(self.circuits.origin(slot));
             }
+            Request::Trace { route, answer } => {
+                let links = |node: &NodeId| measured(&self.neighbors, node);
+                for action in self.traces.start(route, answer, links, rand::random, clock::now()) {
+                    self.carry_out(action);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&self, action: Action<TraceAnswer>) {
+        match action {
+            Action::Send(to, message) => {
+                if let Some((link, _)) = self.neighbors.get(&to) {
+                    link.send(message);
+                }
+            }
+            Action::Ended(answer, hops) => {
+                let _ = answer.send(hops);
+            }
         }
     }
 
@@ -198,6 +235,15 @@ impl State {
             Message::CircuitOpen(open) => self.circuits.on_open(link, &open),
             Message::CircuitAck(ack) => self.circuits.on_ack(link, &ack),
             Message::CircuitClose(close) => self.circuits.on_close(link, &close),
+            Message::Trace(trace) => {
+                let links = |node: &NodeId| measured(&self.neighbors, node);
+                let action = self.traces.on_trace(link.node(), trace, links, clock::now());
+                action.into_iter().for_each(|action| self.carry_out(action));
+            }
+            Message::TraceAck(ack) => {
+                let action = self.traces.on_ack(link.node(), ack, clock::now());
+                action.into_iter().for_each(|action| self.carry_out(action));
+            }
             other => tracing::debug!(peer = %link.node(), "message of type {} ignored", other.number()),
         }
     }
@@ -255,6 +301,7 @@ impl State {
             self.config.counters.error(ErrorKind::LinkDown);
         }
         self.circuits.link_down(link);
+        self.traces.link_down(node);
         self.neighbors.remove(node);
         if self.lost.len() >= MAX_LOST {
             let oldest = self.lost.iter().min_by_key(|(_, lost)| lost.since).map(|(node, _)| node.clone());
@@ -275,4 +322,12 @@ impl State {
             configured: self.config.configured.clone(),
         }));
     }
+}
+
+/// How the link to a neighbour does; none where there is no link.
+fn measured(neighbors: &BTreeMap<NodeId, (Link, Time)>, node: &NodeId) -> Option<Measured> {
+    let vitals = neighbors.get(node)?.0.vitals();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 1")]
+    let loss = vitals.loss.map(|loss| (loss * 1e3).round() as u16);
+    Some(Measured { rtt: vitals.rtt, loss })
 }

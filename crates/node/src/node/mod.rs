@@ -164,6 +164,7 @@ impl Node {
         let (driver, linked) = Driver::start(
             DriverConfig {
                 own: credentials.node_id(),
+                transit: capabilities(&config, &credentials).contains(&Capability::Relay),
                 max_links: config.quic.max_links as usize,
                 known_keys: KnownKeys::load(&state)?,
                 configured: config.quic.upstreams.iter().map(|upstream| upstream.node_id.clone()).collect(),

@@ -67,7 +67,7 @@ impl Sessions {
     }
 
     /// The best route to a node, awaited for [`ROUTE_WAIT`].
-    async fn route(&self, node: &NodeId) -> Result<Route, SessionError> {
+    pub(super) async fn route(&self, node: &NodeId) -> Result<Route, SessionError> {
         let mut table = self.table.clone();
         if let Ok(Ok(table)) = timeout(ROUTE_WAIT, table.wait_for(|table| table.has_route(node))).await
             && let Some(route) = table.routes(node).into_iter().next()

@@ -12,6 +12,7 @@
 mod bucket;
 mod dial;
 mod supervise;
+mod trace;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -281,6 +282,11 @@ impl Sessions {
         let table = self.table.borrow();
         let linked = table.neighbors.get(&session.peer().id).map(Link::peer);
         linked.filter(|linked| linked.key == session.peer().key).unwrap_or(session.peer()).clone()
+    }
+
+    /// The ways to other nodes, for the admin API: by node, the best first.
+    pub fn routes(&self) -> Vec<ffmesh_api::Route> {
+        Vec::new() // routes are between neighbours only, who are in `peers`
     }
 
     /// The routing table as it is now.
