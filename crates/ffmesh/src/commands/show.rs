@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use comfy_table::Cell;
-use ffmesh_api::{Flow, Flows, Peer, PeerState, Proxy, Role, Status};
+use ffmesh_api::{Flow, Flows, Peer, PeerState, Proxy, Role, Status, Transit};
 use ffmesh_core::reason::Reason;
 use jiff::Timestamp;
 
@@ -55,7 +55,7 @@ fn status_rows(status: &Status, peers: &[Peer], now: Timestamp) -> Vec<Vec<Cell>
     } else {
         cell(running)
     };
-    vec![
+    let mut rows = vec![
         row("node", format!("{} of the mesh {}", status.node_id, status.mesh)),
         vec![cell("running"), running],
         row("config", status.config.clone().unwrap_or_else(|| "none".to_owned())),
@@ -63,12 +63,31 @@ fn status_rows(status: &Status, peers: &[Peer], now: Timestamp) -> Vec<Vec<Cell>
         row("listens", listens),
         vec![cell("links"), state(links, tone)],
         row("latency", latency(peers)),
+        row("nodes", format!("{} reachable of {} known", status.nodes_reachable, status.nodes_known)),
+        row("failovers", count(status.failovers)),
         row("flows", flows),
         row("bytes", carried),
         row("errors", errors(status)),
         row("certificate", format!("until {}", expiry(status.certificate_expires, now))),
         row("issuer", if status.issuer { "yes: it can enrol others" } else { "no" }.to_owned()),
-    ]
+    ];
+    if status.transit != Transit::default() {
+        rows.push(row("transit", transit(&status.transit)));
+    }
+    rows
+}
+
+/// `2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 full, 1 no_link`
+fn transit(transit: &Transit) -> String {
+    let Transit { circuits, packets, bytes: carried, dropped } = transit;
+    let mut text = format!("{circuits} circuits; {} packets, {}", count(*packets), bytes(*carried));
+    if !dropped.is_empty() {
+        let total = dropped.iter().map(|dropped| dropped.count).sum();
+        let reasons: Vec<_> =
+            dropped.iter().map(|dropped| format!("{} {}", count(dropped.count), dropped.kind)).collect();
+        let _ = write!(text, "; {} dropped: {}", count(total), reasons.join(", "));
+    }
+    text
 }
 
 /// Of the links that are up, the three quickest and how many more there are.
@@ -292,7 +311,7 @@ fn flow_row(flow: &Flow, now: Timestamp) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ffmesh_api::{ErrorCount, Transit};
+    use ffmesh_api::ErrorCount;
 
     fn error(kind: &str, count: u64) -> ErrorCount {
         ErrorCount { kind: kind.into(), count }
@@ -331,8 +350,13 @@ mod tests {
             sessions: 1,
             nodes_known: 12,
             nodes_reachable: 11,
-            failovers: 0,
-            transit: Transit::default(),
+            failovers: 1_234,
+            transit: Transit {
+                circuits: 2,
+                packets: 1_000,
+                bytes: 1_258_291,
+                dropped: vec![error("full", 2), error("no_link", 1)],
+            },
             flows_open: 3,
             flows_total: 1_000,
             bytes_sent: 1_048_576,
@@ -343,7 +367,12 @@ mod tests {
             draining: false,
             errors: vec![error("flow_failed", 3), error("link_down", 2), error("denied", 2)],
         };
-        let draining = Status { draining: true, errors: vec![error("link_down", 2)], ..status.clone() };
+        let draining = Status {
+            draining: true,
+            errors: vec![error("link_down", 2)],
+            transit: Transit::default(),
+            ..status.clone()
+        };
         let peers = [peer("b", PeerState::Up, Some(0.42)), peer("c", PeerState::Dialling, None)];
         let rows = status_rows(&status, &peers, Timestamp::UNIX_EPOCH + Duration::from_mins(5));
         let text = output::draw(&[], rows);
@@ -351,6 +380,9 @@ mod tests {
             "ffmesh 0.1.0 for 5m 0s",
             "1 up; 1 of 2 upstreams",
             "0.42 ms to b",
+            "11 reachable of 12 known",
+            "failovers    1,234",
+            "2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 full, 1 no_link",
             "3 open, 1,000 since the start",
             "1.0 MiB sent, 2.0 KiB received",
             "5 of 1,000 flows (0.5 %): 3 failed, 2 denied; 2 link_down",
@@ -361,6 +393,7 @@ mod tests {
         for part in ["draining: new flows are refused", " 2 link_down"] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
+        assert!(!text.contains("transit"), "a node that carries nothing for others has no such row:\n{text}");
         assert_eq!(errors(&Status { errors: Vec::new(), ..draining }), "none");
     }
 
