@@ -77,7 +77,9 @@ pub(crate) enum Command {
         SIGTERM and SIGINT let it end in order; a second one ends it at once.")]
     Up(Up),
     /// Run a whole small mesh on loopback, with a web service to reach through it
-    #[command(after_help = "Examples:\n  ffmesh demo\n  ffmesh demo --port 9000\n  ffmesh demo --json")]
+    #[command(after_help = "Examples:\n  ffmesh demo\n  ffmesh demo --port 9000\n  ffmesh demo --json\n\n\
+        Type `kill relay-1` and `start relay-1` to it to see that no connection breaks; `help` shows the rest. With \
+        --json these lines may come from a pipe, and each is answered with a line of JSON.")]
     Demo(Demo),
     /// Check a configuration file
     #[command(after_help = "Examples:\n  ffmesh check a.yaml\n  ffmesh check a.yaml --json\n\n\
@@ -164,7 +166,7 @@ pub(crate) struct Demo {
     /// Port of the proxy on 127.0.0.1, 0 for any free one; without it 8080, or a free one when that is taken
     #[arg(long)]
     pub(crate) port: Option<u16>,
-    /// Print one line of JSON when it is ready, and nothing else to stdout
+    /// Print one line of JSON when it is ready, one for each command on stdin, and nothing else to stdout
     #[arg(long)]
     pub(crate) json: bool,
     /// error, warn, info, debug, trace, or directives; overrides FFMESH_LOG

@@ -4,7 +4,7 @@ mod check;
 mod enrol;
 mod nc;
 mod ping;
-mod routes;
+pub(crate) mod routes;
 mod show;
 mod token;
 mod trace;

@@ -37,13 +37,11 @@ pub(crate) async fn routes(args: &Routes) -> Outcome {
 }
 
 fn row(route: &Route) -> Vec<Cell> {
-    let (word, tone) = match route.state {
-        RouteState::InUse => ("in use", Tone::Good),
-        RouteState::Warm => ("warm", Tone::Good),
-        RouteState::Impaired => ("impaired", Tone::Busy),
-        RouteState::Down => ("down", Tone::Bad),
-        RouteState::Known => ("known", Tone::Quiet),
-        RouteState::Unreachable => ("unreachable", Tone::Bad),
+    let tone = match route.state {
+        RouteState::InUse | RouteState::Warm => Tone::Good,
+        RouteState::Impaired => Tone::Busy,
+        RouteState::Down | RouteState::Unreachable => Tone::Bad,
+        RouteState::Known => Tone::Quiet,
     };
     let unknown = || "-".to_owned();
     let path: Vec<_> = route.path.iter().map(NodeId::as_str).collect();
@@ -51,13 +49,25 @@ fn row(route: &Route) -> Vec<Cell> {
         if path.is_empty() { (unknown(), unknown()) } else { (route.hops.to_string(), path.join(" > ")) };
     vec![
         cell(route.node_id.as_str()),
-        state(word, tone),
+        state(state_word(route.state), tone),
         cell(hops),
         cell(route.cost_ms.map_or_else(unknown, milliseconds)),
         cell(route.rtt_ms.map_or_else(unknown, milliseconds)),
         cell(route.loss.map_or_else(unknown, share)),
         cell(path),
     ]
+}
+
+/// A route's state in words.
+pub(crate) fn state_word(state: RouteState) -> &'static str {
+    match state {
+        RouteState::InUse => "in use",
+        RouteState::Warm => "warm",
+        RouteState::Impaired => "impaired",
+        RouteState::Down => "down",
+        RouteState::Known => "known",
+        RouteState::Unreachable => "unreachable",
+    }
 }
 
 #[cfg(test)]
