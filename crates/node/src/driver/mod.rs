@@ -203,22 +203,23 @@ impl State {
             }
             Request::Trace { route, answer } => {
                 let links = |node: &NodeId| measured(&self.neighbors, node);
-                for action in self.traces.start(route, answer, links, rand::random, clock::now()) {
-                    self.carry_out(action);
-                }
+                let actions = self.traces.start(route, answer, links, rand::random, clock::now());
+                self.carry_out(actions);
             }
         }
     }
 
-    fn carry_out(&self, action: Action<TraceAnswer>) {
-        match action {
-            Action::Send(to, message) => {
-                if let Some((link, _)) = self.neighbors.get(&to) {
-                    link.send(message);
+    fn carry_out(&self, actions: impl IntoIterator<Item = Action<TraceAnswer>>) {
+        for action in actions {
+            match action {
+                Action::Send(to, message) => {
+                    if let Some((link, _)) = self.neighbors.get(&to) {
+                        link.send(message);
+                    }
                 }
-            }
-            Action::Ended(answer, hops) => {
-                let _ = answer.send(hops);
+                Action::Ended(answer, hops) => {
+                    let _ = answer.send(hops);
+                }
             }
         }
     }
@@ -238,11 +239,11 @@ impl State {
             Message::Trace(trace) => {
                 let links = |node: &NodeId| measured(&self.neighbors, node);
                 let action = self.traces.on_trace(link.node(), trace, links, clock::now());
-                action.into_iter().for_each(|action| self.carry_out(action));
+                self.carry_out(action);
             }
             Message::TraceAck(ack) => {
                 let action = self.traces.on_ack(link.node(), ack, clock::now());
-                action.into_iter().for_each(|action| self.carry_out(action));
+                self.carry_out(action);
             }
             other => tracing::debug!(peer = %link.node(), "message of type {} ignored", other.number()),
         }
