@@ -6,6 +6,7 @@ mod nc;
 mod ping;
 pub(crate) mod routes;
 mod show;
+mod status;
 mod token;
 mod trace;
 pub(crate) mod up;
@@ -44,7 +45,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             choice.place = create.place.clone().or(choice.place);
             token::create(&create, &choice).await
         }
-        Command::Status(show) => show::status(&chosen(show)).await,
+        Command::Status(show) => status::status(&chosen(show)).await,
         Command::Peers(show) => show::peers(&chosen(show)).await,
         Command::Routes(mut args) => {
             args.show = chosen(args.show);
