@@ -20,6 +20,7 @@
 //! - [`spf`]: the shortest path to each node
 //! - [`routes`]: routes to a node that share no relay
 //! - [`select`]: which of them a session uses
+//! - [`trace`]: which nodes of a route answer
 //! - [`mesh`]: the control plane of one node: all of these in one state machine
 
 pub mod backoff;
@@ -43,4 +44,5 @@ pub mod spf;
 pub mod target;
 pub mod text;
 pub mod time;
+pub mod trace;
 pub mod wire;

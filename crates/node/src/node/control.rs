@@ -8,6 +8,7 @@ use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
+use ffmesh_core::trace::Hop;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -118,6 +119,10 @@ impl Control for NodeControl {
         peers.into_values().collect()
     }
 
+    fn routes(&self) -> Vec<api::Route> {
+        self.parts.sessions.routes()
+    }
+
     fn proxies(&self) -> Vec<api::Proxy> {
         self.parts.config.proxies.iter().map(|proxy| self.proxy(proxy)).collect()
     }
@@ -131,6 +136,14 @@ impl Control for NodeControl {
             ping(&self.opening, &node)
                 .await
                 .map_err(|(reason, error)| api::Error { error, reason: Some(reason) })
+        })
+    }
+
+    fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>> {
+        Box::pin(async move {
+            let hops = self.parts.sessions.trace(&node).await;
+            let hops = hops.map_err(|e| api::Error { error: e.detail, reason: Some(e.reason) })?;
+            Ok(api::Trace { node_id: node, hops: hops.into_iter().map(traced).collect() })
         })
     }
 
@@ -192,6 +205,17 @@ fn linked(link: &Link) -> api::Peer {
         groups: link.peer().groups.clone(),
         relay: link.peer().relay,
         last_error: None,
+    }
+}
+
+fn traced(hop: Hop) -> api::TraceHop {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    api::TraceHop {
+        node_id: hop.node,
+        rtt_ms: hop.rtt.map(ms),
+        link_rtt_ms: hop.link.rtt.map(ms),
+        link_loss: hop.link.loss.map(|permille| f64::from(permille) / 1e3),
+        error: hop.error,
     }
 }
 

@@ -181,6 +181,7 @@ impl Node {
         let Started { driver, linked, wanted } = Driver::start(
             DriverConfig {
                 own: credentials.node_id(),
+                transit: capabilities(&config, &credentials).contains(&Capability::Relay),
                 max_links: config.quic.max_links as usize,
                 known_keys,
                 certificates: certificates.clone(),

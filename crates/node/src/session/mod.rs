@@ -16,6 +16,7 @@ mod paths;
 mod seal;
 mod steering;
 mod supervise;
+mod trace;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -318,6 +319,11 @@ impl Sessions {
     /// The driver, for what concerns the mesh as a whole.
     pub fn driver(&self) -> &Driver {
         &self.context.driver
+    }
+
+    /// The ways to other nodes, for the admin API: by node, the best first.
+    pub fn routes(&self) -> Vec<ffmesh_api::Route> {
+        Vec::new() // routes are between neighbours only, who are in `peers`
     }
 
     /// The routing table as it is now.
