@@ -203,7 +203,7 @@ impl Sender {
                 (hop.to, hop.from, &header)
             }
         };
-        let batch = Batch { to, from, ecn: transmit.ecn, header, contents: transmit.contents, segment };
+        let batch = Batch { to, from, ecn: transmit.ecn, header, contents: &[transmit.contents], segment };
         self.udp.try_send(&batch)
     }
 }
