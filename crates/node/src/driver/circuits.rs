@@ -1,19 +1,21 @@
 //! Circuits: labels installed along a route. Each node chooses the label it accepts and tells the one before.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::label::Label;
 use ffmesh_core::time::Time;
 use ffmesh_core::wire::{CircuitAck, CircuitClose, CircuitOpen, Message};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Route;
 use crate::clock;
 use crate::identity::KeyHash;
 use crate::link::Link;
-use crate::socket::{Hop, Labels, SlotAddr};
+use crate::socket::{CircuitEnd, Hop, Labels, SlotAddr, Way};
 
 /// Sessions of one node that circuits may be set up for; what was pointed longest ago is forgotten. One is in use,
 /// one may be retired, others are left from before the node restarted or dialled anew.
@@ -135,7 +137,7 @@ impl Circuits {
             return;
         };
         let id = rand::random();
-        let inbound = self.labels.accept_from(address, to, link.serial());
+        let inbound = accept(&self.labels, address, id, link.serial(), to);
         link.send(Message::CircuitOpen(CircuitOpen {
             circuit: id,
             route: route.nodes.clone(),
@@ -155,7 +157,7 @@ impl Circuits {
         }
         let Some(opening) = self.opening.remove(&ack.circuit) else { return };
         let Some((outbound, to)) = ack.label.zip(link.address()) else {
-            self.labels.forget(opening.inbound);
+            self.labels.remove(opening.inbound);
             let reason = ack.reason.as_deref().unwrap_or("no reason given").escape_debug().to_string();
             let _ = opening.answer.send(Err(CircuitError::Refused(reason)));
             return;
@@ -167,8 +169,7 @@ impl Circuits {
             inbound: opening.inbound,
             outbound,
         };
-        self.labels
-            .point(circuit.slot, Hop { to, from: link.local_ip(), label: outbound, link: link.serial() });
+        point(&self.labels, circuit.slot, link, to, outbound);
         self.open.insert(circuit.id, circuit.clone());
         if opening.answer.send(Ok(circuit.clone())).is_err() {
             self.close(Some(link), &circuit); // nobody waits for it any more
@@ -180,8 +181,8 @@ impl Circuits {
         if self.open.remove(&circuit.id).is_none() {
             return; // went down with its link
         }
-        self.labels.forget(circuit.inbound);
-        self.labels.unpoint(circuit.slot, circuit.outbound);
+        self.labels.remove(circuit.inbound);
+        unpoint(&self.labels, circuit.slot, circuit.outbound);
         if let Some(link) = link.filter(|link| link.serial() == circuit.route.link) {
             link.send(Message::CircuitClose(CircuitClose {
                 origin: self.own.clone(),
@@ -232,12 +233,13 @@ impl Circuits {
             slots: HashMap::new(),
         }));
         let Some(session) = sessions.back_mut() else { return };
-        let (slot, ending) = session.slots.entry(0).or_insert_with(|| (self.labels.new_slot(), None));
+        let (slot, ending) =
+            session.slots.entry(0).or_insert_with(|| (self.labels.new_session().slot(0), None));
         self.by_slot
             .insert(*slot, Origin { node: origin.clone(), epoch: session.epoch, key: link.peer().key });
         forget(&self.labels, *slot, ending.take());
-        let inbound = self.labels.accept_from(*slot, to, link.serial());
-        self.labels.point(*slot, Hop { to, from: link.local_ip(), label: open.label, link: link.serial() });
+        let inbound = accept(&self.labels, *slot, open.circuit, link.serial(), to);
+        point(&self.labels, *slot, link, to, open.label);
         *ending = Some(Ending { link: link.serial(), id: open.circuit, inbound, outbound: open.label });
         link.send(Message::CircuitAck(CircuitAck {
             origin,
@@ -286,12 +288,12 @@ impl Circuits {
     pub(super) fn link_down(&mut self, link: &Link) {
         let serial = link.serial();
         for (_, opening) in self.opening.extract_if(|_, opening| opening.link == serial) {
-            self.labels.forget(opening.inbound);
+            self.labels.remove(opening.inbound);
             let _ = opening.answer.send(Err(CircuitError::NoLink));
         }
         for (_, circuit) in self.open.extract_if(|_, circuit| circuit.route.link == serial) {
-            self.labels.forget(circuit.inbound);
-            self.labels.unpoint(circuit.slot, circuit.outbound);
+            self.labels.remove(circuit.inbound);
+            unpoint(&self.labels, circuit.slot, circuit.outbound);
         }
         for (slot, ending) in
             self.origins.values_mut().flatten().flat_map(|session| session.slots.values_mut())
@@ -312,7 +314,7 @@ impl Circuits {
         let overdue = self.opening.extract_if(|_, opening| opening.until <= now);
         overdue
             .map(|(circuit, opening)| {
-                self.labels.forget(opening.inbound);
+                self.labels.remove(opening.inbound);
                 let _ = opening.answer.send(Err(CircuitError::Timeout));
                 let next = opening.route.nodes[1].clone();
                 (next, CircuitClose { origin: self.own.clone(), circuit, reason: None })
@@ -325,8 +327,29 @@ impl Circuits {
     }
 }
 
+/// A fresh label for the end of a circuit, accepted from the other end of a link.
+fn accept(labels: &Labels, slot: SlotAddr, circuit: u64, link: u64, from: SocketAddr) -> Label {
+    let label = Label::from_random(rand::random());
+    let (probes, _) = mpsc::channel(1); // nobody probes yet
+    let end = CircuitEnd { session: slot.session(), circuit, activity: Arc::default(), probes };
+    labels.install_end(label, link, from, end);
+    label
+}
+
+fn point(labels: &Labels, slot: SlotAddr, link: &Link, to: SocketAddr, label: Label) {
+    let hop = Hop { to, from: link.local_ip(), label, link: link.serial() };
+    labels.point(slot, Some(Way { hop, activity: Arc::default() }));
+}
+
+/// Takes a slot's circuit away, if it is still the one with this label.
+fn unpoint(labels: &Labels, slot: SlotAddr, label: Label) {
+    if labels.hop(slot).is_some_and(|hop| hop.label == label) {
+        labels.point(slot, None);
+    }
+}
+
 fn forget(labels: &Labels, slot: SlotAddr, ending: Option<Ending>) {
     let Some(ending) = ending else { return };
-    labels.forget(ending.inbound);
-    labels.unpoint(slot, ending.outbound);
+    labels.remove(ending.inbound);
+    unpoint(labels, slot, ending.outbound);
 }

@@ -91,7 +91,7 @@ impl Sessions {
     async fn connect(&self, node: &NodeId, route: Route) -> Result<Session, SessionError> {
         let no_route = |detail: String| SessionError { reason: Reason::NoRoute, detail };
         let id: u64 = rand::random();
-        let slot = self.context.labels.new_slot();
+        let slot = self.context.labels.new_session().slot(0);
         let (epoch, key) = {
             let table = self.table.borrow();
             (table.epoch(node), table.key(node))
