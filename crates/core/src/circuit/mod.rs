@@ -299,8 +299,9 @@ impl Circuits {
         let circuit =
             Circuit { session, route: route.clone(), before: Some(before), after: None, until: None };
         self.index.insert(key.clone(), circuit);
-        out.push(Action::Install { label: inbound, link, to: Forward::End(key.clone()) });
+        // Whose it is comes first: the label is installed for its session.
         out.push(Action::Arrived { key: key.clone(), session, route, link, label });
+        out.push(Action::Install { label: inbound, link, to: Forward::End(key.clone()) });
         out.push(Action::Send(link, ack(key, Some(inbound), None)));
     }
 

@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ffmesh_api as api;
 use ffmesh_core::circuit::Circuits;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::mesh::{Input, Mesh};
 use ffmesh_core::steer::Path;
 use ffmesh_core::target::Target;
 use ffmesh_core::time::Time;
+use ffmesh_core::trace::{self, Hop, Measured, Traces};
 use ffmesh_core::wire::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -55,10 +55,13 @@ enum Request {
     Advertise { addresses: Vec<Target> },
     Load { permille: u16 },
     Issuers { answer: oneshot::Sender<Vec<NodeId>> },
+    Trace { route: Vec<NodeId>, answer: TraceAnswer },
     Drain { answer: oneshot::Sender<()> },
     Withdraw { answer: oneshot::Sender<()> },
     Counters { answer: oneshot::Sender<DriverCounters> },
 }
+
+type TraceAnswer = oneshot::Sender<Vec<Hop>>;
 
 /// What the driver has counted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -130,6 +133,7 @@ impl Driver {
         let mut circuits = Circuits::new(own.clone(), ffmesh_core::circuit::Limits::default());
         circuits.relay(transit);
         let state = State {
+            traces: Traces::new(own.clone(), transit),
             ends: Ends::new(own.clone(), labels.clone()),
             own,
             max_links,
@@ -208,6 +212,11 @@ impl Driver {
         self.ask(|answer| Request::Issuers { answer }).await.unwrap_or_default()
     }
 
+    /// Asks each node of a route that begins here. `None` where the node is shutting down.
+    pub async fn trace(&self, route: Vec<NodeId>) -> Option<Vec<Hop>> {
+        self.ask(|answer| Request::Trace { route, answer }).await
+    }
+
     /// Asks the others to take other routes, and takes no new transit.
     pub async fn drain(&self) {
         self.ask(|answer| Request::Drain { answer }).await;
@@ -243,6 +252,7 @@ struct State {
     mesh: Mesh,
     circuits: Circuits,
     ends: Ends,
+    traces: Traces<TraceAnswer>,
     labels: Labels,
     counters: Arc<Counters>,
     neighbors: BTreeMap<NodeId, (Link, Time)>,
@@ -261,7 +271,8 @@ impl State {
         let mut tick = clock::now();
         self.hand(Input::Tick); // the first records are signed
         loop {
-            let deadlines = [self.circuits.deadline(), self.mesh.next_deadline(), Some(tick)];
+            let deadlines =
+                [self.circuits.deadline(), self.mesh.next_deadline(), self.traces.deadline(), Some(tick)];
             let deadline = deadlines.into_iter().flatten().min().unwrap_or(tick);
             tokio::select! {
                 event = events.recv() => match event {
@@ -282,6 +293,9 @@ impl State {
             let mut actions = Vec::new();
             self.circuits.poll(now, &mut actions);
             self.carry_out(actions);
+            for (answer, hops) in self.traces.expire(now) {
+                let _ = answer.send(hops);
+            }
             self.follow_use();
         }
     }
@@ -365,6 +379,12 @@ impl State {
             Request::Issuers { answer } => {
                 let _ = answer.send(self.issuers());
             }
+            Request::Trace { route, answer } => {
+                let links = |node: &NodeId| measured(&self.neighbors, node);
+                for action in self.traces.start(route, answer, links, rand::random, clock::now()) {
+                    self.trace(action);
+                }
+            }
             Request::Drain { answer } => {
                 self.circuits.relay(false);
                 self.hand(Input::Drain);
@@ -393,7 +413,29 @@ impl State {
                 self.circuits.message(link_id(link), message, &mut rand::random, clock::now(), &mut actions);
                 self.carry_out(actions);
             }
+            Message::Trace(trace) => {
+                let links = |node: &NodeId| measured(&self.neighbors, node);
+                let action = self.traces.on_trace(link.node(), trace, links, clock::now());
+                action.into_iter().for_each(|action| self.trace(action));
+            }
+            Message::TraceAck(ack) => {
+                let action = self.traces.on_ack(link.node(), ack, clock::now());
+                action.into_iter().for_each(|action| self.trace(action));
+            }
             other => self.hand(Input::Message(link_id(link), other)),
+        }
+    }
+
+    fn trace(&self, action: trace::Action<TraceAnswer>) {
+        match action {
+            trace::Action::Send(to, message) => {
+                if let Some((link, _)) = self.neighbors.get(&to) {
+                    link.send(message);
+                }
+            }
+            trace::Action::Ended(answer, hops) => {
+                let _ = answer.send(hops);
+            }
         }
     }
 
@@ -412,6 +454,12 @@ impl State {
         issuers.dedup_by(|a, b| a.1 == b.1);
         issuers.into_iter().map(|(_, node)| node).collect()
     }
+}
+
+/// How the link to a neighbour does; none where there is no link.
+fn measured(neighbors: &BTreeMap<NodeId, (Link, Time)>, node: &NodeId) -> Option<Measured> {
+    let vitals = neighbors.get(node)?.0.vitals();
+    Some(Measured { rtt: vitals.rtt, loss: vitals.loss.map(permille) })
 }
 
 /// A share of 0 to 1 in thousandths.

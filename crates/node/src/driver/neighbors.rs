@@ -81,6 +81,7 @@ impl State {
             self.counters.error(ErrorKind::LinkDown);
         }
         self.forget_link(link);
+        self.traces.link_down(node);
         self.hand(Input::LinkDown(link_id(link)));
         self.neighbors.remove(node);
         if self.lost.len() >= MAX_LOST {

@@ -257,7 +257,9 @@ impl Link {
 
     /// Lets records of the neighbour be checked by the certificate that it presented.
     pub fn learn_certificate(&self, certificates: &Certificates) {
-        certificates.insert_peer(&self.0.connection);
+        if let Err(error) = certificates.insert_peer(&self.0.connection) {
+            tracing::warn!(peer = %self.node(), "records of this neighbour cannot be checked: {error}");
+        }
     }
 
     /// Queues a control message. A neighbour that does not read its messages is cut off.

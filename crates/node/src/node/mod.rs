@@ -21,6 +21,7 @@ mod control;
 mod drain;
 mod load;
 mod renew;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -51,7 +52,7 @@ use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
 };
 use crate::ingress::{BindError, Ingress, holder};
-use crate::link::{self, Dialler, LinkContext, dial_upstream, dial_wanted};
+use crate::link::{self, Dialler, LinkContext, WantedDialler, dial_upstream, dial_wanted};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
@@ -181,7 +182,6 @@ impl Node {
         let Started { driver, linked, wanted } = Driver::start(
             DriverConfig {
                 own: credentials.node_id(),
-                transit: capabilities(&config, &credentials).contains(&Capability::Relay),
                 max_links: config.quic.max_links as usize,
                 known_keys,
                 certificates: certificates.clone(),
@@ -253,7 +253,7 @@ impl Node {
         for dialler in &parts.diallers {
             tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
         }
-        tasks.spawn(dial_wanted(links, wanted, linked));
+        tasks.spawn(dial_wanted(links, WantedDialler::new(&parts.config.quic.upstreams), wanted, linked));
         for ingress in bound.ingresses {
             ingresses.spawn(ingress.run(opening.clone(), parts.counters.clone()));
         }

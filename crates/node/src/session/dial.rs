@@ -71,7 +71,7 @@ impl Sessions {
     }
 
     /// The routes to a node, the best first, awaited for [`ROUTE_WAIT`]. A node that is not known is asked for.
-    async fn routes_to(&self, node: &NodeId) -> Result<Vec<Path>, SessionError> {
+    pub(super) async fn routes_to(&self, node: &NodeId) -> Result<Vec<Path>, SessionError> {
         let mut table = self.table.clone();
         let knows = table.borrow().knows(node);
         if !knows {

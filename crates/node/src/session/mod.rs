@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
-use ffmesh_core::steer::RouteReport;
+use ffmesh_core::steer::{Path, RouteReport, RouteState};
 use noq::{Connection, ConnectionError, Incoming, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
@@ -34,7 +34,7 @@ use tokio::time::timeout;
 use approach::Approach;
 use bucket::Bucket;
 
-use crate::driver::{Driver, RoutingTable, SessionEnds};
+use crate::driver::{Driver, RoutingTable};
 use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::link::Link;
 use crate::socket::{Labels, ProbeSender, SlotAddr};
@@ -311,6 +311,13 @@ impl Sessions {
         places.into_iter().filter_map(current).collect()
     }
 
+    /// The route that the traffic of the session with a node takes; none where there is no session, or the other node
+    /// chooses.
+    pub fn route_in_use(&self, node: &NodeId) -> Option<Path> {
+        let reports = self.current(node)?.routes();
+        reports.into_iter().find(|report| report.state == RouteState::InUse).map(|report| report.path)
+    }
+
     /// Times that a session left a route that had died.
     pub fn failovers(&self) -> u64 {
         self.context.failovers.load(Ordering::Relaxed)
@@ -319,11 +326,6 @@ impl Sessions {
     /// The driver, for what concerns the mesh as a whole.
     pub fn driver(&self) -> &Driver {
         &self.context.driver
-    }
-
-    /// The ways to other nodes, for the admin API: by node, the best first.
-    pub fn routes(&self) -> Vec<ffmesh_api::Route> {
-        Vec::new() // routes are between neighbours only, who are in `peers`
     }
 
     /// The routing table as it is now.

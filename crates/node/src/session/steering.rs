@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
-use ffmesh_core::steer::{Decider, Follower, Kind, Map, Probe, Step};
+use ffmesh_core::steer::{Decider, Follower, FollowerStep, Kind, Map, Probe, Step};
 use ffmesh_core::time::Time;
 
 use super::approach::Approach;
@@ -90,7 +90,7 @@ impl Steering {
     /// The mesh offers other routes, or the same at other costs.
     pub(super) fn offer(&mut self, table: &RoutingTable) {
         if let Role::Decider(decider) = &mut self.role {
-            let offers = table.offers(self.node_id());
+            let offers = table.offers(&self.session.0.peer.id);
             decider.offer(&offers, |path| table.cost(path), clock::now());
         }
     }
@@ -164,7 +164,6 @@ impl Steering {
     /// Does what is due. Returns when to call again.
     pub(super) async fn poll(&mut self) -> Time {
         let now = clock::now();
-        let mut steps = Vec::new();
         for (circuit, way) in &self.ways {
             let activity = &way.activity;
             let (heard, data, sent) = (activity.heard(), activity.heard_data(), activity.sent_data());
@@ -174,20 +173,31 @@ impl Steering {
             }
         }
         match &mut self.role {
-            Role::Decider(decider) => decider.poll(now, &mut steps),
-            Role::Follower(follower) => follower.poll(now, &mut steps),
-        }
-        let happened = !steps.is_empty();
-        for step in steps {
-            self.carry_out(step, now).await;
+            Role::Decider(decider) => {
+                let mut steps = Vec::new();
+                decider.poll(now, &mut steps);
+                for step in steps {
+                    self.carry_out(step, now).await;
+                }
+            }
+            Role::Follower(follower) => {
+                let mut steps = Vec::new();
+                follower.poll(now, &mut steps);
+                for step in steps {
+                    match step {
+                        FollowerStep::Point(map) => self.point(map, now),
+                        FollowerStep::Ask { circuit, seq } => self.ask(circuit, seq, true, now),
+                    }
+                }
+            }
         }
         self.dead_since = if self.any_alive() { None } else { self.dead_since.or(Some(now)) };
-        if happened || now - self.reported >= REPORT_INTERVAL {
+        if now - self.reported >= REPORT_INTERVAL {
             self.report(now);
         }
         match &self.role {
-            Role::Decider(decider) => decider.deadline(now),
-            Role::Follower(follower) => follower.deadline(now),
+            Role::Decider(decider) => decider.deadline(),
+            Role::Follower(follower) => follower.deadline(),
         }
     }
 
@@ -203,12 +213,11 @@ impl Steering {
                 self.ways.remove(&circuit);
                 driver.close_circuit(circuit).await;
             }
-            Step::Ask { circuit, seq } => {
-                let (map, boot) = (self.told(), self.context.epoch);
-                let suspicious = matches!(self.role, Role::Follower(_));
-                self.send(&Probe { kind: Kind::Ask, seq, sent: now.0, boot, circuit, map, suspicious });
+            Step::Ask { circuit, seq } => self.ask(circuit, seq, false, now),
+            Step::Point(map) => {
+                self.point(map, now);
+                self.report(now);
             }
-            Step::Point(map) => self.point(map, now),
             Step::Verdict { path, alive, why, .. } => {
                 let peer = self.node_id();
                 if alive {
@@ -242,6 +251,11 @@ impl Steering {
             tracing::debug!(peer = %self.node_id(), ?map, "slots point at other circuits");
             self.paths.awaken(changed, outage);
         }
+    }
+
+    fn ask(&mut self, circuit: u64, seq: u32, suspicious: bool, now: Time) {
+        let (map, boot) = (self.told(), self.context.epoch);
+        self.send(&Probe { kind: Kind::Ask, seq, sent: now.0, boot, circuit, map, suspicious });
     }
 
     /// The map that probes carry.

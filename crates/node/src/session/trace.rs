@@ -13,8 +13,10 @@ impl Sessions {
         if *node == self.context.credentials.node_id() {
             return Err(refused(format!("{node} is this node: there is nothing between")));
         }
-        let route = self.route(node).await?;
-        let hops = self.context.driver.trace(route.nodes).await;
+        let routes = self.routes_to(node).await?;
+        let best = self.route_in_use(node).or_else(|| routes.into_iter().next());
+        let route = best.map(|path| path.to_vec()).unwrap_or_default();
+        let hops = self.context.driver.trace(route).await;
         hops.ok_or_else(|| refused("the node is shutting down".to_owned()))
     }
 }

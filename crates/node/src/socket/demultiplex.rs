@@ -103,9 +103,12 @@ impl Demultiplexer {
                             Lane::Probe => end.take_probes(run.chunks(stride), now),
                         }
                     }
-                    Some((Owner::Passage(passage), _)) => {
+                    Some((Owner::Passage(passage), lane)) => {
                         let packets = run.len().div_ceil(stride);
                         if passage.admit(packets, run.len(), now) {
+                            if lane != Lane::Probe {
+                                self.relay.counters().carried(packets);
+                            }
                             run.chunks_mut(stride).for_each(|packet| passage.hop.label.swap_into(packet));
                             let (to, from) = (passage.hop.to, passage.hop.from);
                             self.relay.push(relay::Run {

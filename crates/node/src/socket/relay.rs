@@ -36,6 +36,10 @@ pub struct Transit {
     pub bytes: u64,
     /// Calls of the system that this took
     pub sends: u64,
+    /// Packets that came to be sent on and were no probes
+    pub payload_packets: u64,
+    /// Circuits that pass this node now
+    pub circuits: usize,
     dropped: [u64; DROPS.len()],
 }
 
@@ -51,12 +55,15 @@ pub(super) struct Counters {
     packets: AtomicU64,
     bytes: AtomicU64,
     sends: AtomicU64,
+    payload_packets: AtomicU64,
     dropped: [AtomicU64; DROPS.len()],
 }
 
 impl Counters {
-    pub(super) fn snapshot(&self) -> Transit {
+    pub(super) fn snapshot(&self, circuits: usize) -> Transit {
         Transit {
+            circuits,
+            payload_packets: self.payload_packets.load(Ordering::Relaxed),
             packets: self.packets.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             sends: self.sends.load(Ordering::Relaxed),
@@ -68,6 +75,11 @@ impl Counters {
         add(&self.packets, packets);
         add(&self.bytes, bytes);
         add(&self.sends, 1);
+    }
+
+    /// Counts packets of sessions, not probes.
+    pub(super) fn carried(&self, packets: usize) {
+        add(&self.payload_packets, packets);
     }
 
     pub(super) fn dropped(&self, why: DropReason, packets: usize) {

@@ -11,7 +11,7 @@ use ffmesh_core::time::Time;
 use ffmesh_udp::mapped;
 use tokio::sync::watch;
 
-use super::address::{SessionAddr, SlotAddr};
+use super::address::{MAX_SLOTS, SessionAddr, SlotAddr};
 use super::circuit::{CircuitEnd, Hop, Way};
 use super::limit::{Allowance, TransitLimit};
 use super::relay::{Counters, Transit};
@@ -154,6 +154,11 @@ impl Labels {
         self.pointed.send_replace(());
     }
 
+    /// Forgets the slots of a session that has ended.
+    pub fn forget_session(&self, session: SessionAddr) {
+        (0..MAX_SLOTS).for_each(|slot| self.point(session.slot(slot), None));
+    }
+
     /// Where a slot's packets go now.
     pub fn hop(&self, slot: SlotAddr) -> Option<Hop> {
         self.read().way(slot).map(|way| way.hop)
@@ -195,7 +200,9 @@ impl Labels {
 
     /// What was relayed so far.
     pub fn transit(&self) -> Transit {
-        self.transit.snapshot()
+        let passes = |accept: &&Accept| matches!(accept.owner, Owner::Passage(_));
+        // Each has a label for either direction.
+        self.transit.snapshot(self.read().accepts.values().filter(passes).count() / 2)
     }
 
     pub(super) fn counters(&self) -> Arc<Counters> {
