@@ -150,7 +150,7 @@ pub struct TraceHop {
     pub node_id: NodeId,
     /// From here to it and back, through the nodes before it; none where it did not answer
     pub rtt_ms: Option<f64>,
-    /// Round trip time of the link from the node before it, as that one measures it
+    /// Round trip time of its link to the node before it, as this one measures it
     pub link_rtt_ms: Option<f64>,
     /// Lost share of the last probes of that link, 0 to 1
     pub link_loss: Option<f64>,

@@ -10,6 +10,7 @@
 //! - [`policy`]: what may be dialled through a node, and by whom
 //! - [`wire`]: the messages that nodes exchange, and their framing
 //! - [`label`]: the labels of circuits
+//! - [`circuit`]: how circuits are set up and taken down
 //! - [`text`]: what others wrote, made fit to be shown
 //! - [`lsdb`]: the link-state database: what every node says about itself, signed
 //! - [`flood`]: how records get from their origin to every node
@@ -19,9 +20,12 @@
 //! - [`spf`]: the shortest path to each node
 //! - [`routes`]: routes to a node that share no relay
 //! - [`select`]: which of them a session uses
+//! - [`steer`]: which circuit each slot of a session takes, and which circuits are alive
+//! - [`trace`]: which nodes of a route answer
 //! - [`mesh`]: the control plane of one node: all of these in one state machine
 
 pub mod backoff;
+pub mod circuit;
 pub mod flood;
 pub mod graph;
 pub mod hash;
@@ -38,7 +42,9 @@ pub mod reason;
 pub mod routes;
 pub mod select;
 pub mod spf;
+pub mod steer;
 pub mod target;
 pub mod text;
 pub mod time;
+pub mod trace;
 pub mod wire;

@@ -15,6 +15,10 @@ pub const DEAD_AFTER_INTERVALS: u32 = 3;
 pub const SUSPECT_INTERVAL: Duration = Duration::from_millis(250);
 /// A PING without an answer for this long (or twice the round trip time, where that is longer) makes the neighbour suspect.
 const SUSPECT_AFTER: Duration = Duration::from_millis(400);
+/// A neighbour that something speaks against has this long to answer (or twice the round trip time)...
+pub const SUSPICION_LIMIT: Duration = Duration::from_millis(500);
+/// ...and is asked this often meanwhile, so that a lost PING or two do not decide.
+const SUSPICION_INTERVAL: Duration = Duration::from_millis(100);
 /// PINGs that the loss figure is made of.
 const LOSS_WINDOW: usize = 64;
 
@@ -32,6 +36,8 @@ pub struct Liveness {
     /// The last answered or given up, newest last: was it answered?
     outcomes: VecDeque<bool>,
     srtt: Option<Duration>,
+    /// Since when something speaks against the neighbour, and nothing was heard of it.
+    suspected: Option<Time>,
 }
 
 /// What [`Liveness::poll`] asks for.
@@ -56,12 +62,13 @@ impl Liveness {
             unanswered: VecDeque::new(),
             outcomes: VecDeque::new(),
             srtt: None,
+            suspected: None,
         }
     }
 
     /// What to do at `now`.
     pub fn poll(&mut self, now: Time) -> Probe {
-        if now >= self.last_heard + self.interval * DEAD_AFTER_INTERVALS {
+        if now >= self.dead_at() {
             return Probe::Dead;
         }
         if now < self.ping_at() {
@@ -70,7 +77,7 @@ impl Liveness {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.next_ping =
-            now + if self.suspect(now) { SUSPECT_INTERVAL.min(self.interval) } else { self.interval };
+            now + if self.is_suspect(now) { SUSPECT_INTERVAL.min(self.interval) } else { self.interval };
         self.unanswered.push_back((seq, now));
         if self.unanswered.len() > LOSS_WINDOW {
             self.unanswered.pop_front();
@@ -81,7 +88,16 @@ impl Liveness {
 
     /// When to call [`poll`](Self::poll) next.
     pub fn deadline(&self) -> Time {
-        self.ping_at().min(self.last_heard + self.interval * DEAD_AFTER_INTERVALS)
+        self.ping_at().min(self.dead_at())
+    }
+
+    /// Something speaks against the neighbour: a route over it is silent. It is asked at once, and is gone if it does not
+    /// answer within [`SUSPICION_LIMIT`].
+    pub fn suspect(&mut self, now: Time) {
+        if self.suspected.is_none() {
+            self.suspected = Some(now);
+            self.next_ping = now;
+        }
     }
 
     /// Takes in a PONG. One that answers no open PING counts as a sign of life only.
@@ -103,6 +119,19 @@ impl Liveness {
     /// Takes in any other sign of life.
     pub fn heard(&mut self, now: Time) {
         self.last_heard = self.last_heard.max(now);
+        self.suspected = None;
+    }
+
+    /// How long nothing was heard of the neighbour, in whole milliseconds.
+    pub fn silence(&self, now: Time) -> Duration {
+        Duration::from_millis(u64::try_from((now - self.last_heard).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// When the neighbour is gone unless it is heard.
+    fn dead_at(&self) -> Time {
+        let silent = self.last_heard + self.interval * DEAD_AFTER_INTERVALS;
+        let limit = SUSPICION_LIMIT.max(self.srtt.unwrap_or_default() * 2);
+        self.suspected.map_or(silent, |since| silent.min(since + limit))
     }
 
     /// Smoothed round trip time.
@@ -120,7 +149,7 @@ impl Liveness {
         Some(count(lost) / count(self.outcomes.len()))
     }
 
-    fn suspect(&self, now: Time) -> bool {
+    fn is_suspect(&self, now: Time) -> bool {
         let patience = self.patience();
         self.unanswered.iter().any(|(_, sent)| now - *sent >= patience && *sent + patience > self.last_heard)
     }
@@ -134,6 +163,7 @@ impl Liveness {
     fn ping_at(&self) -> Time {
         let patience = self.patience();
         match self.unanswered.back() {
+            Some((_, sent)) if self.suspected.is_some() => self.next_ping.min(*sent + SUSPICION_INTERVAL),
             Some((_, sent)) if *sent >= self.last_heard => {
                 self.next_ping.min((*sent + patience).max(*sent + SUSPECT_INTERVAL.min(self.interval)))
             }
@@ -251,6 +281,20 @@ mod tests {
         let before = live.next_seq;
         run(&mut live, ms(10_000), ms(20_000), None);
         assert!(live.next_seq - before >= 7, "{} pings in silence", live.next_seq - before);
+    }
+
+    #[test]
+    fn a_neighbour_that_something_speaks_against_answers_soon_or_is_gone() {
+        let mut live = Liveness::new(SECOND, ms(0));
+        let rtt = Some(Duration::from_millis(5));
+        assert_eq!(run(&mut live, ms(0), ms(10_300), rtt), None);
+        live.suspect(ms(10_300));
+        assert_eq!(run(&mut live, ms(10_300), ms(20_200), rtt), None, "it answers");
+        live.suspect(ms(20_200));
+        let before = live.next_seq;
+        let dead = run(&mut live, ms(20_200), ms(30_000), None).expect("never noticed");
+        assert_eq!(dead, ms(20_200) + SUSPICION_LIMIT);
+        assert!(live.next_seq - before >= 4, "one lost PING must not decide");
     }
 
     #[test]

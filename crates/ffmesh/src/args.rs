@@ -77,7 +77,9 @@ pub(crate) enum Command {
         SIGTERM and SIGINT let it end in order; a second one ends it at once.")]
     Up(Up),
     /// Run a whole small mesh on loopback, with a web service to reach through it
-    #[command(after_help = "Examples:\n  ffmesh demo\n  ffmesh demo --port 9000\n  ffmesh demo --json")]
+    #[command(after_help = "Examples:\n  ffmesh demo\n  ffmesh demo --port 9000\n  ffmesh demo --json\n\n\
+        Type `kill relay-1` and `start relay-1` to it to see that no connection breaks; `help` shows the rest. With \
+        --json these lines may come from a pipe, and each is answered with a line of JSON.")]
     Demo(Demo),
     /// Check a configuration file
     #[command(after_help = "Examples:\n  ffmesh check a.yaml\n  ffmesh check a.yaml --json\n\n\
@@ -107,6 +109,13 @@ pub(crate) enum Command {
     /// The nodes it is linked to, or wants to be
     #[command(after_help = "Examples:\n  ffmesh peers\n  ffmesh peers --json")]
     Peers(Show),
+    /// The ways to other nodes, with their cost, hops and state
+    #[command(
+        after_help = "Examples:\n  ffmesh routes\n  ffmesh routes 88b2c4d4e5\n  ffmesh routes --json\n\n\
+        The best route to a node comes first. in use: traffic takes it; warm: takes over at once; impaired: loses \
+        too much; down: does not answer; known: nobody uses it; unreachable: there is none."
+    )]
+    Routes(Routes),
     /// Its local listeners
     #[command(after_help = "Examples:\n  ffmesh proxies\n  ffmesh proxies --json")]
     Proxies(Show),
@@ -120,6 +129,12 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  ffmesh ping 88b2c4d4e5\n  ffmesh ping 88b2c4d4e5 -c 100 -i 0.2\n  \
         ffmesh ping 88b2c4d4e5 -c 0\n\nExit status 1 when nothing came back.")]
     Ping(Ping),
+    /// The nodes on the way to a node, with each one's round trip time and that of the link before it
+    #[command(after_help = "Examples:\n  ffmesh trace 88b2c4d4e5\n  ffmesh trace 88b2c4d4e5 -c 10\n  \
+        ffmesh trace 88b2c4d4e5 --json\n\n\
+        RTT is from here to the hop and back; LINK RTT and LINK LOSS are of the hop's link to the one before it. \
+        With --json each trace is one line. Exit status 1 when the node was not reached.")]
+    Trace(Trace),
     /// Connect stdin and stdout to a target behind a node
     #[command(after_help = "Examples:\n  ffmesh nc 88b2c4d4e5 127.0.0.1:80\n  \
         ssh -o ProxyCommand='ffmesh nc 88b2c4d4e5 127.0.0.1:22' user@88b2c4d4e5\n  \
@@ -151,7 +166,7 @@ pub(crate) struct Demo {
     /// Port of the proxy on 127.0.0.1, 0 for any free one; without it 8080, or a free one when that is taken
     #[arg(long)]
     pub(crate) port: Option<u16>,
-    /// Print one line of JSON when it is ready, and nothing else to stdout
+    /// Print one line of JSON when it is ready, one for each command on stdin, and nothing else to stdout
     #[arg(long)]
     pub(crate) json: bool,
     /// error, warn, info, debug, trace, or directives; overrides FFMESH_LOG
@@ -253,6 +268,15 @@ pub(crate) struct Show {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Routes {
+    /// Only those to the node with this id
+    #[arg(value_name = "NODE")]
+    pub(crate) to: Option<NodeId>,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Flows {
     /// Only those that ended
     #[arg(long, conflicts_with = "open")]
@@ -278,6 +302,18 @@ pub(crate) struct Ping {
     /// Seconds from one to the next
     #[arg(short, long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
     pub(crate) interval: f64,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Id of the node to reach
+    #[arg(value_name = "NODE")]
+    pub(crate) to: NodeId,
+    /// How many traces, one a second
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
     #[command(flatten)]
     pub(crate) show: Show,
 }

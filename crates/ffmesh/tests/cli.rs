@@ -17,7 +17,7 @@ use ffmesh_node::admin::{self, BoxFuture, Control, OpenFlow};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "up",
     "demo",
     "check",
@@ -26,9 +26,11 @@ const COMMANDS: [&str; 13] = [
     "join",
     "status",
     "peers",
+    "routes",
     "proxies",
     "flows",
     "ping",
+    "trace",
     "nc",
     "completion",
 ];
@@ -99,6 +101,9 @@ fn wrong_usage_is_status_2() {
     assert_refused(&[], 2, &["Usage"]);
     assert_refused(&["ping"], 2, &["NODE"]);
     assert_refused(&["ping", "not.a.name"], 2, &["'.'"]);
+    assert_refused(&["trace"], 2, &["NODE"]);
+    assert_refused(&["trace", "b", "-c", "0"], 2, &["0"]);
+    assert_refused(&["routes", "not.a.name"], 2, &["'.'"]);
     assert_refused(&["nc", "b", "no-port"], 2, &["has no port"]);
     assert_refused(&["token", "create", "--ttl", "5"], 2, &["expected a number with a unit"]);
     assert_refused(&["token", "create", "--uses", "0"], 2, &["0"]);
@@ -111,7 +116,7 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn commands_of_later_versions_do_not_pretend_to_exist() {
-    for command in ["routes", "services", "trace", "speedtest", "reload", "drain", "revoke", "authority"] {
+    for command in ["services", "speedtest", "reload", "drain", "revoke", "authority"] {
         assert_refused(&[command], 2, &["unrecognized subcommand"]);
     }
 }
@@ -167,7 +172,7 @@ fn completion_is_a_script_and_survives_a_closed_pipe() {
 #[test]
 fn where_no_node_runs_it_says_how_to_start_one() {
     let dir = tempfile::tempdir().unwrap();
-    for command in ["status", "peers", "proxies", "flows"] {
+    for command in ["status", "peers", "routes", "proxies", "flows"] {
         let output = ffmesh(&[command, "--json", "--state-dir", dir.path().to_str().unwrap()])
             .current_dir(&dir)
             .output()
@@ -283,6 +288,20 @@ impl Control for Double {
         .unwrap()
     }
 
+    fn routes(&self) -> Vec<api::Route> {
+        let route = |node: &str, path: &[&str], state: &str| {
+            json!({
+                "node_id": node, "path": path, "hops": path.len().saturating_sub(1), "cost_ms": null,
+                "state": state, "rtt_ms": null, "loss": null
+            })
+        };
+        serde_json::from_value(json!([
+            route("server", &["here", "relay", "server"], "in_use"),
+            route("far", &[], "unreachable"),
+        ]))
+        .unwrap()
+    }
+
     fn proxies(&self) -> Vec<api::Proxy> {
         Vec::new()
     }
@@ -303,6 +322,21 @@ impl Control for Double {
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
         Box::pin(async move { known(node).map(|node_id| api::Ping { node_id, rtt_ms: 1.5, route: vec![] }) })
+    }
+
+    fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>> {
+        Box::pin(async move {
+            let rtt = if node.as_str() == "far" { Value::Null } else { json!(1.5) };
+            let node_id = if rtt.is_null() { node } else { known(node)? };
+            let hop = |node: &str, rtt: &Value| {
+                json!({
+                    "node_id": node, "rtt_ms": rtt, "link_rtt_ms": rtt, "link_loss": null,
+                    "error": rtt.is_null().then_some("no answer\u{1b}[2J")
+                })
+            };
+            let hops = [hop("relay", &json!(0.5)), hop(node_id.as_str(), &rtt)];
+            Ok(serde_json::from_value(json!({"node_id": node_id, "hops": hops})).unwrap())
+        })
     }
 
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
@@ -381,6 +415,9 @@ fn with_json_stdout_is_json_and_nothing_else() {
     assert_eq!((&status["node_id"], &status["peers"][0]["rtt_ms"]), (&json!("here"), &json!(1.25)));
     assert_eq!(node.json(&["peers", "--json"])[0]["node_id"], "server");
     assert_eq!(node.json(&["proxies", "--json"]), json!([]));
+    assert_eq!(node.json(&["routes", "--json"]).as_array().unwrap().len(), 2);
+    assert_eq!(node.json(&["routes", "far", "--json"])[0]["state"], "unreachable");
+    assert_eq!(node.json(&["trace", "server", "--json"])["hops"][1]["rtt_ms"], 1.5);
     assert_eq!(node.json(&["flows", "--json", "--limit", "1"])["ended"].as_array().unwrap().len(), 30);
     assert_eq!(node.json(&["ping", "server", "-c", "2", "-i", "0.01", "--json"])["received"], 2);
     assert_eq!(node.json(&["token", "create", "--json"])["token"], "ffm1.x");
@@ -392,6 +429,7 @@ fn text_for_a_pipe_has_no_control_characters() {
     for (command, part) in [
         ("status", "1 of 2 flows (50 %): 1 failed; 3 link_down"),
         ("peers", "evil\\u{1b}[2J"),
+        ("routes", "here > relay > server"),
         ("proxies", "no proxies"),
         ("flows", "p29"),
     ] {
@@ -425,6 +463,30 @@ fn ping_fails_when_nothing_comes_back() {
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["replies"][0]["error"]["reason"], "unknown_node");
+}
+
+#[test]
+fn trace_fails_when_the_node_was_not_reached() {
+    let node = Node::start();
+    let output = node.run(&["trace", "server"]);
+    assert!(output.status.success() && stdout(&output).contains("2  server  1.50 ms"), "{output:?}");
+    let output = node.run(&["trace", "far"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output).contains("2  far") && stdout(&output).contains("no answer\\u{1b}[2J"),
+        "{output:?}"
+    );
+    let output = node.run(&["trace", "far", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["hops"][1]["rtt_ms"], Value::Null);
+    let output = node.run(&["trace", "stranger"]);
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("unknown_node"), "{output:?}");
+}
+
+#[test]
+fn routes_to_a_node_that_nobody_knows_are_none() {
+    let output = Node::start().run(&["routes", "stranger"]);
+    assert!(output.status.success() && stdout(&output).contains("no node stranger is known"), "{output:?}");
 }
 
 #[test]

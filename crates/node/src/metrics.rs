@@ -27,9 +27,11 @@ pub enum ErrorKind {
     Accept,
     /// Enrolment was refused
     Enrolment,
+    /// A record of the link-state database was refused
+    Record,
 }
 
-const KINDS: [(ErrorKind, &str); 10] = [
+const KINDS: [(ErrorKind, &str); 11] = [
     (ErrorKind::LinkDown, "link_down"),
     (ErrorKind::Handshake, "handshake"),
     (ErrorKind::KeyConflict, "key_conflict"),
@@ -40,6 +42,7 @@ const KINDS: [(ErrorKind, &str); 10] = [
     (ErrorKind::Protocol, "protocol"),
     (ErrorKind::Accept, "accept"),
     (ErrorKind::Enrolment, "enrolment"),
+    (ErrorKind::Record, "record"),
 ];
 
 /// The node's counters.
@@ -81,6 +84,6 @@ mod tests {
         }
         let errors = counters.errors();
         assert_eq!(errors.len(), KINDS.len());
-        assert_eq!((errors[0].kind.as_str(), errors[0].count), ("enrolment", 10));
+        assert_eq!((errors[0].kind.as_str(), errors[0].count), ("record", 11));
     }
 }

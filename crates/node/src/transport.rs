@@ -21,7 +21,7 @@ use rand::RngExt as _;
 
 use crate::config::{Config, Congestion};
 use crate::identity::{Credentials, JOIN_ALPN};
-use crate::socket::{Dialling, LabelSocket, Labels, SlotAddr};
+use crate::socket::{Dialling, LabelSocket, Labels, ProbeSender, SlotAddr};
 
 /// ALPN of links.
 const LINK_ALPN: &[u8] = b"ffmesh-link/1";
@@ -86,6 +86,7 @@ pub enum TransportError {
 pub struct Transport {
     endpoint: Endpoint,
     labels: Labels,
+    probes: ProbeSender,
     link_client: ClientConfig,
     session_client: ClientConfig,
     link_server: Arc<ServerConfig>,
@@ -118,6 +119,7 @@ impl Transport {
         // A greased packet would look like a labelled one.
         endpoint.grease_quic_bit(false);
         endpoint.cid_generator(Arc::new(|| Box::new(UnlabelledIds)));
+        let probes = ProbeSender::new(udp.clone());
         // What this node takes; the receive buffers are made for it.
         endpoint.max_udp_payload_size(config.quic.mtu.max(DEFAULT_PAYLOAD))?;
         let endpoint = Endpoint::new_with_abstract_socket(
@@ -129,6 +131,7 @@ impl Transport {
         Ok(Self {
             endpoint,
             labels,
+            probes,
             link_client: client(LINK_ALPN, &link)?,
             session_client: client(SESSION_ALPN, &session)?,
             link_server,
@@ -140,6 +143,11 @@ impl Transport {
                 false,
             )?),
         })
+    }
+
+    /// The address that the node's UDP port is bound to, never v4-mapped.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr().map(ffmesh_udp::canonical)
     }
 
     /// Dials a link. The other side must prove to be `name` (a certificate's DNS name). Keep the guard for as long as
@@ -156,6 +164,11 @@ impl Transport {
     /// Dials a session over a slot that points at a route.
     pub fn connect_session(&self, slot: SlotAddr, name: &str) -> Result<Connecting, ConnectError> {
         self.endpoint.connect_with(self.session_client.clone(), slot.into(), name)
+    }
+
+    /// Sends probes of circuits over this endpoint's socket.
+    pub fn probes(&self) -> &ProbeSender {
+        &self.probes
     }
 
     /// The next connection that somebody asks for, and its kind. `None` once the endpoint is closed.
@@ -329,12 +342,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use ffmesh_core::id::NodeId;
+    use ffmesh_core::label::Label;
     use noq::Connection;
     use tokio::time::timeout;
 
     use super::*;
     use crate::identity::{InitOptions, init};
-    use crate::socket::Hop;
+    use crate::socket::{CircuitEnd, Hop, Way};
     use crate::state::StateDir;
 
     struct End {
@@ -368,13 +382,22 @@ mod tests {
         (dir, ends)
     }
 
+    fn end_of_circuit(labels: &Labels, from: SocketAddr) -> (SlotAddr, Label) {
+        let (session, label) = (labels.new_session(), Label::from_random(rand::random()));
+        let (probes, _) = tokio::sync::mpsc::channel(1);
+        let end = CircuitEnd { session, circuit: 1, activity: Arc::default(), probes };
+        labels.install_end(label, 1, from, end);
+        (session.slot(0), label)
+    }
+
     /// A session from the first end to the second, over labels put in place by hand.
     async fn session(a: &End, b: &End) -> (Connection, Connection) {
-        let (slot_a, slot_b) = (a.labels.new_slot(), b.labels.new_slot());
-        let (label_a, label_b) =
-            (a.labels.accept_from(slot_a, b.address, 1), b.labels.accept_from(slot_b, a.address, 1));
-        a.labels.point(slot_a, Hop { to: b.address, from: None, label: label_b, link: 1 });
-        b.labels.point(slot_b, Hop { to: a.address, from: None, label: label_a, link: 1 });
+        let (slot_a, label_a) = end_of_circuit(&a.labels, b.address);
+        let (slot_b, label_b) = end_of_circuit(&b.labels, a.address);
+        let way =
+            |to, label| Some(Way { hop: Hop { to, from: None, label, link: 1 }, activity: Arc::default() });
+        a.labels.point(slot_a, way(b.address, label_b));
+        b.labels.point(slot_b, way(a.address, label_a));
         let node: NodeId = "node".parse().unwrap();
         let dialled = a.transport.connect_session(slot_a, &server_name(&a.credentials, &node)).unwrap();
         let (incoming, kind) = b.transport.accept().await.unwrap();
@@ -424,7 +447,7 @@ mod tests {
         for _ in 0..1_000 {
             let id = UnlabelledIds.generate_cid();
             let packet = [&[0x40][..], &id, &[0; 20]].concat();
-            assert_eq!(ffmesh_core::label::Label::of_packet(&packet), None);
+            assert_eq!(Label::of_packet(&packet), None);
         }
     }
 }

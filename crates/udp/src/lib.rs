@@ -44,10 +44,21 @@ pub struct Batch<'a> {
     pub ecn: Option<EcnCodepoint>,
     /// What stands before each datagram; may be empty, at most [`MAX_HEADER_LEN`]
     pub header: &'a [u8],
-    /// The datagrams, end to end
-    pub contents: &'a [u8],
-    /// Length of each but the last; at most [`MAX_SEGMENTS`] of them
+    /// The datagrams, end to end: at most [`MAX_SEGMENTS`] slices, each of whole datagrams
+    pub contents: &'a [&'a [u8]],
+    /// Length of each datagram but the last of all; at most [`MAX_SEGMENTS`] of them
     pub segment: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> {
+        let segment = self.segment;
+        self.contents.iter().flat_map(move |slice| slice.chunks(segment))
+    }
+
+    fn count(&self) -> usize {
+        self.contents.iter().map(|slice| slice.len().div_ceil(self.segment)).sum()
+    }
 }
 
 /// A UDP socket that sends and receives batches. Non-blocking; use it within a tokio runtime.
@@ -116,24 +127,29 @@ impl Socket {
     /// Sends a batch. `WouldBlock` where the socket's buffer is full: wait for [`writable`](Self::writable). Other
     /// errors mean that the batch, or a part of it, was dropped as a network might have.
     pub fn try_send(&self, batch: &Batch<'_>) -> io::Result<()> {
-        if batch.contents.is_empty() {
+        let batch = Batch { to: self.in_family(batch.to), segment: batch.segment.max(1), ..*batch };
+        let send = |batch: &Batch<'_>| {
+            self.io.try_io(Interest::WRITABLE, || sys::send(&self.io, &self.state, batch))
+        };
+        let count = batch.count();
+        if count == 0 {
             return Ok(());
         }
-        let batch = Batch { to: self.in_family(batch.to), segment: batch.segment.max(1), ..*batch };
-        let count = batch.contents.len().div_ceil(batch.segment);
+        let mut refused = false;
         if count == 1 || count <= self.segments.load(Ordering::Relaxed) {
-            let sent = self.io.try_io(Interest::WRITABLE, || sys::send(&self.io, &self.state, &batch));
-            let Err(error) = sent else { return Ok(()) };
-            if count == 1 || !sys::is_segmentation_error(&error) {
-                return Err(error);
+            match send(&batch) {
+                Err(error) if count > 1 && sys::is_segmentation_error(&error) => refused = true,
+                result => return result,
             }
-            // Some drivers and kernels do not segment, and say so only here.
-            self.segments.store(1, Ordering::Relaxed);
         }
         // Dropping the rest of a batch is what a full queue of the network does.
-        for datagram in batch.contents.chunks(batch.segment) {
-            let one = Batch { contents: datagram, ..batch };
-            self.io.try_io(Interest::WRITABLE, || sys::send(&self.io, &self.state, &one))?;
+        for datagram in batch.datagrams() {
+            send(&Batch { contents: &[datagram], ..batch })?;
+            if std::mem::take(&mut refused) {
+                // Some drivers and kernels do not segment, and say so only here. Those that refuse segments longer than
+                // the interface's MTU with the same error have refused a single one, too.
+                self.segments.store(1, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -223,7 +239,7 @@ mod tests {
                 from: None,
                 ecn: Some(EcnCodepoint::Ect0),
                 header,
-                contents: &contents,
+                contents: &[&contents],
                 segment: 1000,
             };
             sender.writable().await.unwrap();
@@ -246,6 +262,59 @@ mod tests {
         a_batch_arrives(None, Ipv4Addr::LOCALHOST.into(), Some(1)).await;
     }
 
+    async fn slices_arrive(limit: Option<usize>) {
+        let sender = Socket::bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let receiver = Socket::bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        if let Some(limit) = limit {
+            sender.segments.store(limit, Ordering::Relaxed);
+        }
+        let (a, b, c) = (vec![1; 2000], vec![2; 1000], vec![3; 1100]);
+        for header in [&b""[..], b"\x40label..."] {
+            let batch = Batch {
+                to: receiver.local_addr().unwrap(),
+                from: None,
+                ecn: None,
+                header,
+                contents: &[&a, &b, &c],
+                segment: 1000,
+            };
+            sender.writable().await.unwrap();
+            sender.try_send(&batch).unwrap();
+            let expected: Vec<Vec<u8>> = [(1, 1000), (1, 1000), (2, 1000), (3, 1000), (3, 100)]
+                .map(|(fill, len)| [header, &vec![fill; len]].concat())
+                .to_vec();
+            assert_eq!(receive(&receiver, 5).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_several_slices_arrives_as_one() {
+        slices_arrive(None).await;
+        slices_arrive(Some(1)).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_an_error_and_no_reason_to_stop_segmenting() {
+        let sender = Socket::bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let segments = sender.max_segments();
+        let long = vec![0; 70_000];
+        let batch = Batch {
+            to: sender.local_addr().unwrap(),
+            from: None,
+            ecn: None,
+            header: b"",
+            contents: &[&long],
+            segment: 70_000,
+        };
+        sender.writable().await.unwrap();
+        assert!(sender.try_send(&batch).is_err());
+        assert!(sender.try_send(&Batch { contents: &[&long, &long], ..batch }).is_err());
+        assert!(
+            sender.try_send(&Batch { contents: &[&b"x"[..]; MAX_SEGMENTS + 1], segment: 1, ..batch }).is_ok()
+        );
+        assert_eq!(sender.max_segments(), segments);
+    }
+
     #[tokio::test]
     async fn it_sends_from_the_address_asked_for() {
         let sender = Socket::bind(None, 0).unwrap();
@@ -256,7 +325,7 @@ mod tests {
             from: Some(from),
             ecn: None,
             header: b"h",
-            contents: b"x",
+            contents: &[b"x"],
             segment: 1,
         };
         sender.writable().await.unwrap();

@@ -1,4 +1,4 @@
-//! Sending on Linux: `sendmsg(2)` with UDP_SEGMENT and a pair of `iovec`s (header, datagram) a segment.
+//! Sending on Linux: `sendmsg(2)` with UDP_SEGMENT; an `iovec` a slice, or a pair of them (header, datagram) a segment.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -17,18 +17,20 @@ const CONTROL_LEN: usize = 128;
 struct Control([u8; CONTROL_LEN]);
 
 pub(crate) fn send(io: &UdpSocket, _: &UdpSocketState, batch: &Batch<'_>) -> io::Result<()> {
-    let count = batch.contents.len().div_ceil(batch.segment);
-    if count > MAX_SEGMENTS {
+    let count = batch.count();
+    if count > MAX_SEGMENTS || batch.contents.len() > MAX_SEGMENTS {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 2 * MAX_SEGMENTS];
     let vector =
         |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let used = if batch.header.is_empty() {
-        vectors[0] = vector(batch.contents);
-        1
+        for (entry, slice) in vectors.iter_mut().zip(batch.contents) {
+            *entry = vector(slice);
+        }
+        batch.contents.len()
     } else {
-        for (pair, datagram) in vectors.chunks_exact_mut(2).zip(batch.contents.chunks(batch.segment)) {
+        for (pair, datagram) in vectors.chunks_exact_mut(2).zip(batch.datagrams()) {
             pair[0] = vector(batch.header);
             pair[1] = vector(datagram);
         }
@@ -87,11 +89,8 @@ pub(crate) fn send(io: &UdpSocket, _: &UdpSocketState, batch: &Batch<'_>) -> io:
             return Ok(());
         }
         let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            // A probe for a larger MTU did not fit: that is its answer.
-            Some(libc::EMSGSIZE) => return Ok(()),
-            _ => return Err(error),
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

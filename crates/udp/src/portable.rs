@@ -1,4 +1,5 @@
-//! Sending where `sendmsg(2)` has no UDP_SEGMENT: the batch is copied once to put the headers in.
+//! Sending where `sendmsg(2)` has no UDP_SEGMENT: the batch is copied once to put its slices and headers
+//! together.
 
 use std::io;
 
@@ -9,11 +10,12 @@ use super::Batch;
 
 pub(crate) fn send(io: &UdpSocket, state: &UdpSocketState, batch: &Batch<'_>) -> io::Result<()> {
     let copied: Vec<u8>;
-    let contents = if batch.header.is_empty() {
-        batch.contents
-    } else {
-        copied = batch.contents.chunks(batch.segment).flat_map(|c| [batch.header, c].concat()).collect();
-        &copied
+    let contents = match batch.contents {
+        [slice] if batch.header.is_empty() => *slice,
+        _ => {
+            copied = batch.datagrams().flat_map(|datagram| [batch.header, datagram].concat()).collect();
+            &copied
+        }
     };
     let segment = batch.segment + batch.header.len();
     let transmit = Transmit {

@@ -273,6 +273,12 @@ impl Database {
         }
     }
 
+    /// The key that a node signs with. `None` where it says nothing (any more).
+    pub fn key_of(&self, id: &NodeId) -> Option<KeyHash> {
+        let slot = self.slot(self.key(id, Kind::Node)?).filter(|slot| !slot.record.is_empty())?;
+        Some(Parts::of(&slot.record).and_then(|parts| parts.head()).ok()?.key)
+    }
+
     /// The neighbours that a node lists.
     pub fn links(&self, id: &NodeId) -> Option<Vec<Listed>> {
         match self.content(id, Kind::Links)? {

@@ -37,10 +37,11 @@ impl TryFrom<String> for KeyHash {
 pub enum Verdict {
     /// The origin's certificate has this key, and the key made this signature.
     Genuine,
-    /// The certificate of this key names another node, is not of this mesh, is revoked or has expired; or the
-    /// signature is wrong.
+    /// The certificate of this key names another node, is not of this mesh or is revoked; the node is known by
+    /// another key; or the signature is wrong.
     Forged,
-    /// No certificate of this key is known here. It can be asked of the neighbour that sent the record.
+    /// No certificate of this key is known here, or it has ended and there may be a renewed one. It can be asked of the
+    /// neighbour that sent the record.
     Unknown,
 }
 

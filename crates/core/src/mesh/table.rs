@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::graph::{Graph, Listed, Node, NodeIndex};
 use crate::id::NodeId;
 use crate::lsdb::Database;
-use crate::routes::{MAX_ROUTES, Route, routes};
+use crate::routes::{self, MAX_ROUTES, Route, routes};
 use crate::spf::Spf;
 
 /// A snapshot of all routes from this node.
@@ -84,6 +84,22 @@ impl Table {
             Some((nodes?, route.cost))
         };
         routes(&self.graph, self.spf.source(), target, MAX_ROUTES).into_iter().filter_map(named).collect()
+    }
+
+    /// What a route costs now, in µs; `None` where it no longer leads to its last node.
+    pub fn cost(&self, path: &[NodeId]) -> Option<u64> {
+        let nodes: Option<Vec<_>> = path.iter().map(|id| self.index.get(id)).collect();
+        routes::cost(&self.graph, &nodes?)
+    }
+
+    /// Whether a node says anything about itself.
+    pub fn knows(&self, id: &NodeId) -> bool {
+        self.index.get(id).is_some()
+    }
+
+    /// All nodes that say something about themselves, without this one.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        (1..u32::try_from(self.index.len()).unwrap_or(u32::MAX)).filter_map(|number| self.index.id(number))
     }
 
     /// Nodes that can be reached, without this one.

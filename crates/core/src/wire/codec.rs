@@ -132,6 +132,16 @@ mod tests {
         }
     }
 
+    fn trace() -> Trace {
+        Trace { trace: u64::MAX, origin: id("a"), route: vec![id("a"), id("b"), id("c")], to: 2 }
+    }
+
+    fn trace_ack() -> TraceAck {
+        let Trace { trace, origin, route, to } = trace();
+        let (link_rtt_us, link_loss_permille) = (Some(420), Some(1000));
+        TraceAck { trace, origin, route, at: to, link_rtt_us, link_loss_permille, error: None }
+    }
+
     fn every_message() -> Vec<Message> {
         vec![
             Message::SynMsg(syn()),
@@ -177,6 +187,14 @@ mod tests {
             Message::DigestRequest(DigestRequest { records: vec![(id("a"), 1)] }),
             Message::CertificateRequest(CertificateRequest { keys: vec![crate::lsdb::KeyHash([7; 32]); 2] }),
             Message::Certificate(Certificate { certificates: vec![Base64(vec![0x30; 500])] }),
+            Message::Trace(trace()),
+            Message::TraceAck(trace_ack()),
+            Message::TraceAck(TraceAck {
+                link_rtt_us: None,
+                link_loss_permille: None,
+                error: Some("no link to c".into()),
+                ..trace_ack()
+            }),
         ]
     }
 
@@ -266,6 +284,42 @@ mod tests {
             });
             assert!(decode_datagram(&encode_datagram(&id("b"), &open)).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn traces_out_of_bounds_are_refused() {
+        let ids = |names: &str| names.chars().map(|name| id(&name.to_string())).collect::<Vec<_>>();
+        for (origin, route, position, good) in [
+            ("a", "abc", 1, true),
+            ("a", "abcdefghijklmnop", 15, true),
+            ("a", "abcdefghijklmnopq", 1, false),
+            ("a", "a", 0, false),
+            ("a", "", 0, false),
+            ("a", "aba", 1, false),
+            ("b", "abc", 1, false),
+            ("a", "abc", 0, false),
+            ("a", "abc", 3, false),
+        ] {
+            let (origin, route) = (id(origin), ids(route));
+            let ack = TraceAck { origin: origin.clone(), route: route.clone(), at: position, ..trace_ack() };
+            let asked = Trace { origin, route, to: position, ..trace() };
+            for message in [Message::Trace(asked), Message::TraceAck(ack)] {
+                let read = decode_datagram(&encode_datagram(&id("b"), &message));
+                assert_eq!(read.is_ok(), good, "{message:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_trace_says_is_cut() {
+        let error = Some("x".repeat(10_000));
+        let long = Message::TraceAck(TraceAck { error, link_loss_permille: Some(u16::MAX), ..trace_ack() });
+        let Message::TraceAck(read) = decode_datagram(&encode_datagram(&id("b"), &long)).unwrap().message
+        else {
+            panic!("another message came out");
+        };
+        assert_eq!(read.error.unwrap().len(), 256);
+        assert_eq!(read.link_loss_permille, Some(1000));
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use super::advert::{
     Advert, Certificate, CertificateRequest, Digest, DigestRequest, FindNode, FindNodeAck,
     MAX_ADVERT_RECORDS, MAX_CERTIFICATE_KEYS, MAX_CERTIFICATE_LEN, MAX_DIGEST_ENTRIES, MAX_FIND_TTL,
 };
+use super::trace::{Trace, TraceAck};
 use crate::id::{MeshName, NodeId};
 use crate::label::Label;
 use crate::reason::Reason;
@@ -14,7 +15,7 @@ use crate::target::Target;
 
 /// Version of the protocol, in SYN_MSG and SYN_DATA. A node refuses another one.
 pub const VERSION: u32 = 1;
-/// Most nodes of a circuit's route, both ends included.
+/// Most nodes of a circuit's or trace's route, both ends included.
 pub const MAX_ROUTE_LEN: usize = 16;
 /// Capabilities of a SYN_MSG that are read.
 pub const MAX_CAPABILITIES: usize = 16;
@@ -65,6 +66,10 @@ pub enum Message {
     CertificateRequest(CertificateRequest),
     /// 23: its answer
     Certificate(Certificate),
+    /// 24: a node of a route is to answer
+    Trace(Trace),
+    /// 25: its answer
+    TraceAck(TraceAck),
     /// A type that this version does not know, to be ignored.
     Unknown(u32),
 }
@@ -229,6 +234,8 @@ impl Message {
             Self::CircuitClose(_) => 21,
             Self::CertificateRequest(_) => 22,
             Self::Certificate(_) => 23,
+            Self::Trace(_) => 24,
+            Self::TraceAck(_) => 25,
             Self::Unknown(number) => *number,
         }
     }
@@ -251,6 +258,8 @@ impl Message {
             Self::CircuitClose(m) => serde_json::to_value(m),
             Self::CertificateRequest(m) => serde_json::to_value(m),
             Self::Certificate(m) => serde_json::to_value(m),
+            Self::Trace(m) => serde_json::to_value(m),
+            Self::TraceAck(m) => serde_json::to_value(m),
             Self::Unknown(_) => Ok(json!({})),
         };
         value.unwrap_or_default() // none of these types can fail to become JSON
@@ -295,6 +304,16 @@ impl Message {
                 let mut m: CircuitClose = serde_json::from_value(data).map_err(wrong)?;
                 m.reason = m.reason.map(cut);
                 Self::CircuitClose(m)
+            }
+            24 => {
+                let m: Trace = serde_json::from_value(data).map_err(wrong)?;
+                m.check()?;
+                Self::Trace(m)
+            }
+            25 => {
+                let mut m: TraceAck = serde_json::from_value(data).map_err(wrong)?;
+                m.check()?;
+                Self::TraceAck(m)
             }
             6 | 7 | 16..=18 | 22 | 23 => Self::database_message(number, data)?,
             other => Self::Unknown(other),

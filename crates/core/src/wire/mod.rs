@@ -8,6 +8,7 @@
 mod advert;
 mod codec;
 mod message;
+mod trace;
 
 pub use advert::{
     Advert, AgedRecord, Base64, Certificate, CertificateRequest, Digest, DigestRequest, FindNode,
@@ -21,3 +22,4 @@ pub use message::{
     Capability, CircuitAck, CircuitClose, CircuitOpen, Envelope, FlowProtocol, MAX_CAPABILITIES,
     MAX_ROUTE_LEN, Message, Ping, Pong, SynAckData, SynAckMsg, SynData, SynMsg, VERSION,
 };
+pub use trace::{Trace, TraceAck};

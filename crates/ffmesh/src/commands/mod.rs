@@ -4,8 +4,11 @@ mod check;
 mod enrol;
 mod nc;
 mod ping;
+pub(crate) mod routes;
 mod show;
+mod status;
 mod token;
+mod trace;
 pub(crate) mod up;
 
 use clap::CommandFactory;
@@ -42,8 +45,12 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             choice.place = create.place.clone().or(choice.place);
             token::create(&create, &choice).await
         }
-        Command::Status(show) => show::status(&chosen(show)).await,
+        Command::Status(show) => status::status(&chosen(show)).await,
         Command::Peers(show) => show::peers(&chosen(show)).await,
+        Command::Routes(mut args) => {
+            args.show = chosen(args.show);
+            routes::routes(&args).await
+        }
         Command::Proxies(show) => show::proxies(&chosen(show)).await,
         Command::Flows(mut args) => {
             args.show = chosen(args.show);
@@ -52,6 +59,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Ping(mut args) => {
             args.show = chosen(args.show);
             ping::ping(&args).await
+        }
+        Command::Trace(mut args) => {
+            args.show = chosen(args.show);
+            trace::trace(&args).await
         }
         Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
         Command::Completion(args) => completion(&args),

@@ -1,43 +1,48 @@
-//! `ffmesh demo`: two nodes in one process on loopback, with a web service to reach through them.
+//! `ffmesh demo`: a mesh of four nodes in one process on loopback, with a web service to reach through it.
 //!
 //! ```text
-//! browser -> 127.0.0.1:8080 -> node "client" == QUIC ==> node "server" -> web service
+//!                                        ┌─▶ relay-1 ◀─┐
+//! browser ─▶ 127.0.0.1:8080 ─▶ client ═══┤             ├═══ server ─▶ web service
+//!                                        └─▶ relay-2 ◀─┘
 //! ```
+//!
+//! What is typed to it kills a relay and starts it again, and a page of the web service shows that no connection breaks.
 
+mod mesh;
+mod relay;
+mod terminal;
 mod web;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use ffmesh_core::id::NodeId;
-use ffmesh_core::target::{Host, Target};
-use ffmesh_node::config::{
-    self, Address, Config, Listen, LogFormat, Protocol, Proxy, ProxyTarget, Quic, Upstream,
-};
-use ffmesh_node::identity::{self, InitOptions, JoinOptions, TokenOptions};
-use ffmesh_node::node::Node;
-use ffmesh_node::state::StateDir;
-use serde_json::json;
+use ffmesh_api::{Route, Status};
+use ffmesh_node::config::LogFormat;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::args::Demo;
+use crate::client::Client;
 use crate::commands::up::Signals;
 use crate::failure::{Failure, Outcome};
 use crate::format::shell_word;
-use crate::run::{raise_file_limit, run_node};
-use crate::{log, output};
+use crate::run::raise_file_limit;
+use crate::{log, output, place};
+
+use mesh::{CLIENT, Mesh, SERVER, Seen};
+use terminal::{Command, HELP, Typed, parse};
 
 /// Port of the proxy, unless it is taken.
 const PORT: u16 = 8080;
 /// How long the first connection through the mesh may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
 const READY_POLL: Duration = Duration::from_millis(50);
-const CREDENTIALS_TTL: Duration = Duration::from_hours(24);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Runs until SIGTERM, SIGINT or the end of its terminal. Its files are in a temporary directory that goes with it.
+/// Runs until `quit`, SIGTERM, SIGINT or the end of its terminal. Its files are in a temporary directory that goes with
+/// it.
 pub(crate) async fn demo(args: &Demo) -> Outcome {
     // The demo's output is for a newcomer, who is to see warnings but not each step.
     log::start(args.log_level.as_deref(), tracing::Level::WARN, LogFormat::Text)?;
@@ -47,10 +52,14 @@ pub(crate) async fn demo(args: &Demo) -> Outcome {
     let dir = tempfile::Builder::new().prefix("ffmesh-demo-").tempdir()?;
 
     let ended = tokio::select! {
-        mesh = Mesh::start(dir.path(), port) => {
-            let mesh = mesh?;
-            mesh.tell(args.json, port, taken)?;
-            signals.next().await;
+        mesh = start(dir.path(), port) => {
+            let mut mesh = mesh?;
+            let mut typed = Typed::new(args.json);
+            tell(&mesh, args.json, port, taken, typed.is_open())?;
+            tokio::select! {
+                obeyed = obey_all(&mut mesh, &mut typed, args.json) => obeyed?,
+                _ = signals.next() => {}
+            }
             tokio::select! {
                 () = mesh.stop() => Ok(()),
                 name = signals.next() => Err(Failure::failed(format!("a second signal ({name}) ended the demo at once"))),
@@ -62,119 +71,135 @@ pub(crate) async fn demo(args: &Demo) -> Outcome {
     ended
 }
 
-struct Mesh {
-    client: Node,
-    server: Node,
-    nodes: [(NodeId, StateDir); 2],
+/// Starts web service and nodes, and waits for the first page that comes through.
+async fn start(dir: &std::path::Path, port: u16) -> Outcome<Mesh> {
+    let web = web::start(SERVER.parse().map_err(Failure::failed)?).await?;
+    let mesh = Mesh::start(dir, port, web).await?;
+    reach(port).await?;
+    Ok(mesh)
 }
 
-impl Mesh {
-    async fn start(dir: &Path, port: u16) -> Outcome<Self> {
-        let server_id = id("server")?;
-        let client_id = id("client")?;
-        let web = web::start(server_id.clone()).await?;
-        let quic_port = UdpSocket::bind((LOOPBACK, 0))?.local_addr()?.port();
-        let address = Address { host: Host::Ip(LOOPBACK), port: quic_port };
-
-        let server_state = StateDir::resolve(Some(&dir.join("server")), None, None, None);
-        identity::init(&InitOptions {
-            state: server_state.clone(),
-            node_id: Some(server_id.clone()),
-            mesh: Some("demo".parse().map_err(Failure::failed)?),
-            advertise: vec![address.clone()],
-            listen_port: quic_port,
-            cert_ttl: CREDENTIALS_TTL,
-        })?;
-        let quic = Quic { listen_port: Some(quic_port), advertise: vec![address.clone()], ..loopback() };
-        let config =
-            Config { node_id: Some(server_id.clone()), quic, mesh: impatient(), ..Config::default() };
-        let server = run_node(config, server_state.clone())?;
-
-        let client_state = StateDir::resolve(Some(&dir.join("client")), None, None, None);
-        let token = identity::create_token(
-            &server_state,
-            &TokenOptions {
-                members: Vec::new(),
-                ttl: Duration::from_mins(1),
-                uses: 1,
-                node: Some(client_id.clone()),
-                groups: Vec::new(),
-                relay: true,
-                advertise: vec![address.clone()],
-                listen_port: Some(quic_port),
-            },
-        )?;
-        let options = JoinOptions { state: client_state.clone(), node_id: Some(client_id.clone()) };
-        identity::join(&token.token, &options).await?;
-        let upstream = Upstream { name: "server".to_owned(), node_id: server_id.clone(), address, cost: 0 };
-        let config = Config {
-            node_id: Some(client_id.clone()),
-            proxies: vec![proxy(&server_id, web, port)],
-            quic: Quic { upstreams: vec![upstream], ..loopback() },
-            mesh: impatient(),
-            ..Config::default()
+/// Says where it is and what to try.
+fn tell(mesh: &Mesh, json: bool, port: u16, taken: bool, can_type: bool) -> Outcome {
+    let url = format!("http://127.0.0.1:{port}/");
+    let nodes = mesh.nodes();
+    if json {
+        let commands = |node: &Seen<'_>| {
+            let verbs: &[&str] = if node.is_relay { &["kill", "start"] } else { &[] };
+            verbs.iter().map(|verb| format!("{verb} {}", node.id)).collect::<Vec<_>>()
         };
-        let client = run_node(config, client_state.clone())?;
-        reach(port).await?;
-        Ok(Self { client, server, nodes: [(client_id, client_state), (server_id, server_state)] })
+        let node = |node: &Seen<'_>| json!({"node_id": node.id, "state_dir": node.state.path(), "commands": commands(node)});
+        let nodes: Vec<_> = nodes.iter().map(node).collect();
+        return output::json(&json!({"web": url, "nodes": nodes}));
     }
+    let dir = |name: &str| {
+        let node = nodes.iter().find(|node| node.id.as_str() == name);
+        node.map(|node| shell_word(&node.state.path().to_string_lossy())).unwrap_or_default()
+    };
+    let (client, relay) = (dir(CLIENT), dir("relay-2"));
+    let mut text = format!(
+        "A mesh of four nodes is running on this machine:\n\n  \
+         browser -> 127.0.0.1:{port} -> client == relay-1 or relay-2 == server -> web service\n\n\
+         Open   {url}   its clock comes over one connection\n"
+    );
+    if taken {
+        let _ = writeln!(text, "(port {PORT} is taken, so this is a free one)");
+    }
+    if can_type {
+        let _ = write!(
+            text,
+            "\nBreak  type   kill relay-1\n       \
+             and see that the clock goes on; then   start relay-1   and   kill relay-2\n       \
+             (`status` shows what the mesh does about it, `help` the rest)\n"
+        );
+    }
+    let _ = write!(
+        text,
+        "\nTry    curl -N {url}stream\n       \
+         curl -o /dev/null '{url}big?mib=1024'\n       \
+         curl --data-binary hello {url}echo\n       \
+         ffmesh status --state-dir {client}\n       \
+         ffmesh routes {SERVER} --state-dir {client}\n       \
+         ffmesh trace {SERVER} --state-dir {client}\n       \
+         ffmesh flows --state-dir {client}\n       \
+         ffmesh peers --state-dir {relay}\n\n\
+         Ctrl-C ends it and removes its files.\n"
+    );
+    output::text(&text)
+}
 
-    fn tell(&self, json: bool, port: u16, taken: bool) -> Outcome {
-        let url = format!("http://127.0.0.1:{port}/");
+/// Does what is typed until `quit`. With `json` each answer is a line of JSON.
+async fn obey_all(mesh: &mut Mesh, typed: &mut Typed, json: bool) -> Outcome {
+    loop {
+        let line = typed.next().await;
+        let answer = match parse(&line) {
+            Ok(Command::Quit) => return Ok(()),
+            Ok(command) => obey(mesh, command).await.map_err(|failure| failure.printable()),
+            Err(error) => Err(error),
+        };
         if json {
-            let node = |(id, state): &(NodeId, StateDir)| json!({"node_id": id, "state_dir": state.path()});
-            let nodes: Vec<_> = self.nodes.iter().map(node).collect();
-            return output::json(&json!({"web": url, "nodes": nodes}));
+            let nodes: Vec<_> = mesh.nodes().iter().map(running).collect();
+            let (ok, text) = (answer.is_ok(), answer.unwrap_or_else(|error| error));
+            output::json(&json!({"command": line.trim(), "ok": ok, "text": text, "nodes": nodes}))?;
+        } else {
+            output::line(&answer.unwrap_or_else(|error| error))?;
         }
-        let [(client, client_state), (server, server_state)] = &self.nodes;
-        let client_dir = shell_word(&client_state.path().to_string_lossy());
-        let server_dir = shell_word(&server_state.path().to_string_lossy());
-        let taken =
-            if taken { format!("(port {PORT} is taken, so this is a free one)\n") } else { String::new() };
-        output::text(&format!(
-            "A mesh of two nodes is running on this machine:\n\n  \
-             browser -> 127.0.0.1:{port} -> node {client} == QUIC ==> node {server} -> web service\n\n\
-             Open   {url}\n{taken}\n\
-             Try    curl {url}\n       \
-             curl -o /dev/null '{url}big?mib=1024'\n       \
-             curl --data-binary hello {url}echo\n       \
-             ffmesh status --state-dir {client_dir}\n       \
-             ffmesh flows --state-dir {client_dir}\n       \
-             ffmesh ping {server} --state-dir {client_dir}\n       \
-             ffmesh peers --state-dir {server_dir}\n\n\
-             Ctrl-C ends it and removes its files.\n"
-        ))
-    }
-
-    async fn stop(self) {
-        self.client.stop().await;
-        self.server.stop().await;
     }
 }
 
-fn id(name: &str) -> Outcome<NodeId> {
-    name.parse().map_err(Failure::failed)
+fn running(node: &Seen<'_>) -> Value {
+    json!({"node_id": node.id, "running": node.runs})
 }
 
-/// Ctrl-C does not wait for a browser that keeps its connection open.
-fn impatient() -> config::Mesh {
-    config::Mesh { drain_timeout: Duration::from_secs(1), ..config::Mesh::default() }
-}
-
-fn loopback() -> Quic {
-    Quic { listen_address: Some(LOOPBACK), ..Quic::default() }
-}
-
-fn proxy(server: &NodeId, web: SocketAddr, port: u16) -> Proxy {
-    let target = Target::Port { host: Host::Ip(web.ip()), port: web.port() };
-    Proxy {
-        name: "web".to_owned(),
-        listen: Listen::Port(LOOPBACK, port),
-        protocol: Protocol::Tcp,
-        target: Some(ProxyTarget::Address { node: server.clone(), target }),
-        exit: None,
-        idle_timeout: None,
+async fn obey(mesh: &mut Mesh, command: Command) -> Outcome<String> {
+    match command {
+        Command::Kill(id) => {
+            mesh.relay(&id)?.kill().await?;
+            Ok(if mesh.relays.iter().any(relay::Relay::runs) {
+                format!("{id} is dead; `start {id}` brings it back")
+            } else {
+                format!("{id} is dead, and no relay is left: connections wait for one")
+            })
+        }
+        Command::Start(id) => {
+            mesh.relay(&id)?.start()?;
+            Ok(format!("{id} runs again"))
+        }
+        Command::Status => status(mesh).await,
+        Command::Help | Command::Quit => Ok(HELP.to_owned()),
     }
+}
+
+/// What each node says of itself, and by which routes the client reaches the server.
+async fn status(mesh: &Mesh) -> Outcome<String> {
+    let (mut text, mut routes) = (String::new(), Vec::new());
+    for Seen { id, state, runs, .. } in mesh.nodes() {
+        if !runs {
+            let _ = writeln!(text, "{:<8}  dead", id.as_str());
+            continue;
+        }
+        let node = place::Node { state: state.clone(), config: None };
+        let client = Client::new(&node);
+        let (_, status) = client.get::<Status>("status").await?;
+        let _ = writeln!(
+            text,
+            "{:<8}  runs: {} links, {} flows, {} failovers, {} packets carried for others",
+            id.as_str(),
+            status.links_up,
+            status.flows_open,
+            status.failovers,
+            status.transit.packets
+        );
+        if id.as_str() == CLIENT {
+            routes = client.get::<Vec<Route>>(&format!("routes?node={SERVER}")).await?.1;
+        }
+    }
+    for route in routes {
+        let path: Vec<_> = route.path.iter().map(ToString::to_string).collect();
+        let path = if path.is_empty() { format!("no route to {}", route.node_id) } else { path.join(" > ") };
+        let _ = writeln!(text, "{path}: {}", crate::commands::routes::state_word(route.state));
+    }
+    Ok(text.trim_end().to_owned())
 }
 
 /// The port that was asked for, or 8080, or a free one; and whether 8080 was taken.
@@ -229,5 +254,42 @@ mod tests {
     async fn the_web_service_says_that_it_is_there() {
         let web = web::start("server".parse().unwrap()).await.unwrap();
         assert!(fetch(web.port()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn relays_are_killed_and_started_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let web = web::start("server".parse().unwrap()).await.unwrap();
+        let (port, _) = free_port(Some(0)).unwrap();
+        let mut mesh = Mesh::start(dir.path(), port, web).await.unwrap();
+        let names: Vec<_> = mesh.nodes().iter().map(|node| node.id.to_string()).collect();
+        assert_eq!(names, ["client", "relay-1", "relay-2", "server"]);
+
+        let mut obeyed = async |line: &str| obey(&mut mesh, parse(line).unwrap()).await;
+        while !obeyed("status").await.unwrap().contains("client    runs: 2 links") {
+            tokio::time::sleep(READY_POLL).await;
+        }
+        for (line, part) in [
+            ("kill relay-1", "is dead; `start relay-1`"),
+            ("status", "relay-1   dead"),
+            // It has said no goodbye: its neighbours find out later.
+            ("status", "client    runs: 2 links"),
+            ("kill relay-2", "no relay is left"),
+            ("start relay-1", "runs again"),
+            ("start relay-2", "runs again"),
+            ("status", "relay-2   runs"),
+        ] {
+            let text = obeyed(line).await.unwrap();
+            assert!(text.contains(part), "{line}: {text}");
+        }
+        for (line, part) in [
+            ("start relay-1", "runs already"),
+            ("kill server", "no relay; there are relay-1 and relay-2"),
+            ("kill nobody", "no relay"),
+        ] {
+            let error = obeyed(line).await.unwrap_err();
+            assert!(error.message().contains(part), "{line}: {}", error.message());
+        }
+        mesh.stop().await;
     }
 }

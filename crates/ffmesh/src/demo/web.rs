@@ -1,9 +1,10 @@
-//! The demo's web service: a page, a download and an echo.
+//! The demo's web service: a page with a clock that is one long answer, a download and an echo.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -15,12 +16,15 @@ use bytes::Bytes;
 use ffmesh_core::id::NodeId;
 use hyper::body::{Frame, SizeHint};
 use serde::Deserialize;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::failure::Outcome;
 
 /// Largest download: enough to measure with, too little to fill a disk by accident.
 const MAX_MIB: u64 = 65_536;
 const DEFAULT_MIB: u64 = 100;
+/// From one line of the stream to the next: short, so that a stall is seen.
+const TICK: Duration = Duration::from_millis(100);
 /// One piece of a download.
 static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -30,6 +34,7 @@ pub(super) async fn start(node: NodeId) -> Outcome<SocketAddr> {
     let address = listener.local_addr()?;
     let router = Router::new()
         .route("/", get(page))
+        .route("/stream", get(stream))
         .route("/big", get(big))
         .route("/echo", post(async |body: Body| body))
         .route("/healthz", get(async || "ok\n"))
@@ -40,16 +45,44 @@ pub(super) async fn start(node: NodeId) -> Outcome<SocketAddr> {
 
 async fn page(State(node): State<NodeId>) -> Html<String> {
     // A node's id has only letters, digits, - and _: nothing to escape.
-    Html(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>FFMesh demo</title>\n\
-         <style>:root{{color-scheme:light dark}}body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:34rem;\
-         margin:12vh auto;padding:0 1rem}}code{{font-size:.95em}}</style>\n\
-         <h1>FFMesh demo</h1>\n\
-         <p>This page was served behind the node <strong>{node}</strong> and came to you through the mesh.</p>\n\
-         <ul>\n<li><a href=\"/big\">/big</a>: a download of {DEFAULT_MIB} MiB; <code>/big?mib=1024</code> for another size\n\
-         <li><code>/echo</code>: sends back what is posted to it\n</ul>\n</html>\n"
-    ))
+    Html(
+        include_str!("page.html").replace("{node}", node.as_str()).replace("{mib}", &DEFAULT_MIB.to_string()),
+    )
+}
+
+/// Lines without end, numbered from 1, each with the seconds since the first.
+async fn stream() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        // A browser would otherwise wait for enough of it to guess its type.
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let mut pace = interval(TICK);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    (headers, Body::new(Ticks { started: Instant::now(), pace, number: 0 })).into_response()
+}
+
+/// The body of the stream.
+struct Ticks {
+    started: Instant,
+    pace: Interval,
+    number: u64,
+}
+
+impl HttpBody for Ticks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.pace.poll_tick(context));
+        self.number += 1;
+        let line = format!("{} {:.1} s\n", self.number, self.started.elapsed().as_secs_f64());
+        Poll::Ready(Some(Ok(Frame::data(line.into()))))
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,5 +125,45 @@ impl HttpBody for Zeros {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn get(path: &str) -> BufReader<TcpStream> {
+        let address = start("server".parse().unwrap()).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        BufReader::new(stream)
+    }
+
+    #[tokio::test]
+    async fn the_stream_counts_without_end() {
+        let mut lines = get("/stream").await.lines();
+        let (mut numbers, mut chunked) = (Vec::new(), false);
+        while numbers.len() < 5 {
+            let line = lines.next_line().await.unwrap().expect("the stream goes on");
+            chunked |= line.eq_ignore_ascii_case("transfer-encoding: chunked");
+            if line.ends_with(" s") {
+                numbers.push(line.split(' ').next().unwrap().parse::<u64>().unwrap());
+            }
+        }
+        assert!(chunked);
+        assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn the_page_names_the_node_and_loads_nothing_from_elsewhere() {
+        let mut page = String::new();
+        get("/").await.read_to_string(&mut page).await.unwrap();
+        assert!(page.contains("<strong>server</strong>") && page.contains("100 MiB"), "{page}");
+        assert!(!page.contains("{node}") && !page.contains("{mib}"), "{page}");
+        assert!(!page.contains("http:") && !page.contains("https:"), "{page}");
     }
 }

@@ -49,12 +49,16 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> api::Status;
     /// Its neighbours, by id.
     fn peers(&self) -> Vec<api::Peer>;
+    /// The ways to other nodes: by node, the best first.
+    fn routes(&self) -> Vec<api::Route>;
     /// Its local listeners, in the file's order.
     fn proxies(&self) -> Vec<api::Proxy>;
     /// Its flows.
     fn flows(&self) -> api::Flows;
     /// One round trip to a node, end to end; at most 5 s.
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
+    /// Asks each node on the way to a node, once; at most 5 s. An error is what keeps it from asking at all.
+    fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>>;
     /// Opens a flow to a target behind a node (`ffmesh nc`).
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>>;
     /// Makes a token.

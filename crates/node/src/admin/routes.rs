@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ffmesh_api as api;
+use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -47,9 +48,11 @@ pub fn router(control: Arc<dyn Control>) -> Router {
     let api = Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
+        .route("/routes", get(routes))
         .route("/proxies", get(proxies))
         .route("/flows", get(flows))
         .route("/ping", post(ping))
+        .route("/trace", post(trace))
         .route("/tokens", post(tokens))
         .route("/nc", post(nc::nc));
     Router::new()
@@ -69,6 +72,25 @@ async fn status(State(node): Node) -> Response {
 
 async fn peers(State(node): Node) -> Response {
     json(&node.control.peers())
+}
+
+/// Which routes.
+#[derive(Deserialize)]
+struct RouteFilter {
+    /// Those to this node
+    node: Option<NodeId>,
+}
+
+async fn routes(
+    State(node): Node,
+    query: Result<Query<RouteFilter>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(filter) = query.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let mut routes = node.control.routes();
+    if let Some(to) = filter.node {
+        routes.retain(|route| route.node_id == to);
+    }
+    Ok(json(&routes))
 }
 
 async fn proxies(State(node): Node) -> Response {
@@ -98,6 +120,11 @@ async fn flows(
 async fn ping(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::PingRequest = read(body).await?;
     Ok(json(&node.control.ping(request.node).await?))
+}
+
+async fn trace(State(node): Node, body: Body) -> Result<Response, Failure> {
+    let request: api::TraceRequest = read(body).await?;
+    Ok(json(&node.control.trace(request.node).await?))
 }
 
 async fn tokens(State(node): Node, body: Body) -> Result<Response, Failure> {

@@ -39,6 +39,21 @@ impl Control for Double {
         Vec::new()
     }
 
+    fn routes(&self) -> Vec<api::Route> {
+        let route = |node: &str, path: &[&str], state: &str| {
+            json!({
+                "node_id": node, "path": path, "hops": path.len().saturating_sub(1), "cost_ms": 1.5,
+                "state": state, "rtt_ms": null, "loss": null
+            })
+        };
+        serde_json::from_value(json!([
+            route("lost", &[], "unreachable"),
+            route("server", &["here", "server"], "in_use"),
+            route("server", &["here", "relay", "server"], "warm"),
+        ]))
+        .unwrap()
+    }
+
     fn proxies(&self) -> Vec<api::Proxy> {
         Vec::new()
     }
@@ -56,6 +71,16 @@ impl Control for Double {
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
         Box::pin(async move { known(node).map(|node_id| api::Ping { node_id, rtt_ms: 1.5, route: vec![] }) })
+    }
+
+    fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>> {
+        Box::pin(async move {
+            let node_id = known(node)?;
+            let hop = json!({
+                "node_id": node_id, "rtt_ms": null, "link_rtt_ms": null, "link_loss": null, "error": "no answer"
+            });
+            Ok(serde_json::from_value(json!({"node_id": node_id, "hops": [hop]})).unwrap())
+        })
     }
 
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
@@ -168,6 +193,13 @@ async fn answers_each_path() {
         let flows: api::Flows = serde_json::from_str(&body).unwrap();
         assert_eq!((status, flows.ended.len()), (200, count), "{query:?}");
     }
+    for (query, count) in [("", 3), ("?node=server", 2), ("?node=SERVER", 2), ("?node=stranger", 0)] {
+        let (status, body) = node.get(&format!("/api/v1/routes{query}")).await;
+        let routes: Vec<api::Route> = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, routes.len()), (200, count), "{query:?}");
+    }
+    let (status, reply) = node.post("/api/v1/trace", r#"{"node":"server"}"#).await;
+    assert_eq!((status, &reply["hops"][0]["error"]), (200, &json!("no answer")));
     assert_eq!(node.get("/healthz").await, (200, "ok\n".to_owned()));
     let (status, reply) = node.post("/api/v1/ping", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["rtt_ms"]), (200, &json!(1.5)));
@@ -187,6 +219,7 @@ async fn is_ready_with_a_link_until_it_drains() {
 #[tokio::test]
 async fn every_error_is_json_that_says_why() {
     let node = served(0);
+    assert_eq!(node.get("/api/v1/routes?node=no.name").await.0, 400);
     let large = format!(r#"{{"node":"{}"}}"#, "a".repeat(BODY_LIMIT));
     for (path, body, status) in [
         ("/nowhere", "", 404),
@@ -195,6 +228,9 @@ async fn every_error_is_json_that_says_why() {
         ("/api/v1/ping", r#"{"node":"no.name"}"#, 400),
         ("/api/v1/ping", r#"{"node":"stranger"}"#, 404),
         ("/api/v1/ping", &large, 413),
+        ("/api/v1/trace", r#"{"node":"no.name"}"#, 400),
+        ("/api/v1/trace", r#"{"node":"stranger"}"#, 404),
+        ("/api/v1/routes", "", 405),
         ("/api/v1/tokens", r#"{"ttl_s":60,"uses":1,"node":null,"groups":[],"relay":false}"#, 409),
         ("/api/v1/tokens", r#"{"ttl_s":60,"uses":0,"node":null,"groups":[],"relay":true}"#, 400),
         ("/api/v1/tokens", r#"{"ttl_s":0,"uses":1,"node":null,"groups":[],"relay":true}"#, 400),

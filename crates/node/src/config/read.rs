@@ -285,12 +285,7 @@ fn upstream(
         taken.name("upstream to", &Placed { value, place: address.place, key: address.key.clone() }, report);
     }
     let mut cost = 0;
-    if let Some(given) = section.get("cost", report, |text| value::whole(text, 0..=MAX_COST)) {
-        cost = given.value;
-        if cost > 0 {
-            later(&given, "this upstream counts like any other", report);
-        }
-    }
+    section.set("cost", report, |text| value::whole(text, 0..=MAX_COST), &mut cost);
     let node = node?.value;
     let named = name.is_some();
     let name = name.map_or_else(|| node.to_string(), |name| name.value);
@@ -315,18 +310,8 @@ fn told_apart(upstreams: Vec<(Upstream, bool)>) -> Vec<Upstream> {
 
 fn mesh(section: &Section<'_>, report: &mut Report<'_>) -> Mesh {
     let mut mesh = Mesh::default();
-    if let Some(transit) = section.get("transit", report, value::flag) {
-        mesh.transit = transit.value;
-        if transit.value {
-            later(&transit, "this node does not forward for others", report);
-        }
-    }
-    if let Some(cost) = section.get("cost", report, |text| value::whole(text, 0..=MAX_COST)) {
-        mesh.cost = cost.value;
-        if cost.value > 0 {
-            later(&cost, "there are no routes through other nodes", report);
-        }
-    }
+    section.set("transit", report, value::flag, &mut mesh.transit);
+    section.set("cost", report, |text| value::whole(text, 0..=MAX_COST), &mut mesh.cost);
     section.set("hold", report, |text| value::duration(text, Duration::ZERO..=DAY), &mut mesh.hold);
     let drain = Duration::ZERO..=HOUR;
     section.set("drain_timeout", report, |text| value::duration(text, drain), &mut mesh.drain_timeout);

@@ -306,8 +306,6 @@ fn warns_of_each_thing_that_comes_later() {
   - { local_port: 1, target_service: web }
 services:
   - { name: web, address: 'h:1', health_check: {} }
-quic: { upstreams: [{ node_id: a, address: 'h:1', cost: 5 }] }
-mesh: { transit: true, cost: 1 }
 admin: { listen: '127.0.0.1:2' }
 watch: true
 ";
@@ -316,11 +314,8 @@ watch: true
         "3:38: proxies[1].target_service",
         "5:5: services[0]",
         "5:48: services[0].health_check",
-        "6:57: quic.upstreams[0].cost",
-        "7:18: mesh.transit",
-        "7:30: mesh.cost",
-        "8:18: admin.listen",
-        "9:8: watch",
+        "6:18: admin.listen",
+        "7:8: watch",
     ];
     let warnings = warnings(text);
     assert_eq!(
@@ -332,10 +327,10 @@ watch: true
         assert!(warning.starts_with(&format!("c.yaml:{place}: ")), "{warning}");
     }
     assert_eq!(
-        warnings[8],
-        "c.yaml:9:8: watch: is not there yet in this version: changes of the file take effect at the next start"
+        warnings[5],
+        "c.yaml:7:8: watch: is not there yet in this version: changes of the file take effect at the next start"
     );
-    assert_eq!(self::warnings("mesh: { transit: false, cost: 0 }\nwatch: false\n"), [""; 0]);
+    assert_eq!(self::warnings("mesh: { transit: true, cost: 1 }\nwatch: false\n"), [""; 0]);
 }
 
 #[test]

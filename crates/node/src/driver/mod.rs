@@ -1,44 +1,75 @@
-//! The driver: owns what the node knows of its neighbours and circuits, and publishes the routes.
+//! The driver: owns what the node knows of its neighbours, the mesh and circuits, and publishes the routes.
 //!
-//! One task takes in what happens to links and what sessions ask for; nobody else changes this state. Others read
-//! the [`RoutingTable`], a snapshot that is replaced as a whole.
+//! One task takes in what happens to links and what sessions ask for, hands it to the state machines of `core`
+//! ([`Mesh`], [`Circuits`]), and carries out what they answer; nobody else changes this state. Others read the
+//! [`RoutingTable`], a snapshot that is replaced as a whole.
 
-mod circuits;
+mod act;
+mod ends;
+mod neighbors;
 mod routes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ffmesh_core::circuit::Circuits;
 use ffmesh_core::id::NodeId;
-use ffmesh_core::neighbor::{Choice, LinkFacts, choose};
+use ffmesh_core::mesh::{Input, Mesh};
+use ffmesh_core::steer::Path;
+use ffmesh_core::target::Target;
 use ffmesh_core::time::Time;
+use ffmesh_core::trace::{self, Hop, Measured, Traces};
 use ffmesh_core::wire::Message;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
-use crate::identity::KnownKeys;
-use crate::link::{Link, LinkEvent, Linked, code};
-use crate::metrics::{Counters, ErrorKind};
+use crate::identity::{Certificates, KnownKeys};
+use crate::link::{Link, LinkEvent, Linked, Wanted};
+use crate::metrics::Counters;
 use crate::repeats::Repeats;
-use crate::socket::{Labels, SlotAddr};
+use crate::socket::{Labels, SessionAddr};
 
-pub use circuits::{Circuit, CircuitError, Origin};
-pub use routes::{Route, RoutingTable};
+pub use ends::{CircuitEvent, SessionEnds};
+pub use routes::{Lost, NodeFacts, RoutingTable};
 
-use routes::Lost;
+use ends::Ends;
 
 /// Requests of sessions that may wait.
 const QUEUE: usize = 256;
-/// Lost neighbours that are remembered, for `peers` and for telling an unknown node from an unreachable one.
-const MAX_LOST: usize = 1_000;
+/// How often links are sampled, idle circuits looked for, and what has ended swept.
+const TICK: Duration = Duration::from_secs(1);
+/// Transit circuits without a packet for this long are closed: their session probes them twice a second.
+const CIRCUIT_IDLE: Duration = Duration::from_secs(60);
 
 /// What a session asks the driver for.
 #[derive(Debug)]
 enum Request {
-    OpenCircuit { route: Route, session: u64, address: SlotAddr, answer: circuits::Answer },
-    CloseCircuit { circuit: Circuit },
-    Origin { slot: SlotAddr, answer: oneshot::Sender<Option<Origin>> },
+    Enter { session: u64, node: NodeId, answer: oneshot::Sender<SessionEnds> },
+    Claim { address: SessionAddr, answer: oneshot::Sender<Option<(NodeId, SessionEnds)>> },
+    Leave { session: u64 },
+    OpenCircuit { session: u64, path: Path },
+    CloseCircuit { circuit: u64 },
+    Suspect { neighbor: NodeId },
+    Find { node: NodeId },
+    Advertise { addresses: Vec<Target> },
+    Load { permille: u16 },
+    Issuers { answer: oneshot::Sender<Vec<NodeId>> },
+    Trace { route: Vec<NodeId>, answer: TraceAnswer },
+    Drain { answer: oneshot::Sender<()> },
+    Withdraw { answer: oneshot::Sender<()> },
+    Counters { answer: oneshot::Sender<DriverCounters> },
+}
+
+type TraceAnswer = oneshot::Sender<Vec<Hop>>;
+
+/// What the driver has counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DriverCounters {
+    /// Of the mesh's state machine
+    pub mesh: ffmesh_core::mesh::Counters,
+    /// Circuits that lead through this node
+    pub transit_circuits: usize,
 }
 
 /// What sessions hold to ask the driver.
@@ -49,40 +80,81 @@ pub struct Driver {
 }
 
 /// What the driver is made with.
-#[derive(Debug)]
 pub struct DriverConfig {
     /// This node
     pub own: NodeId,
     /// `quic.max_links`
     pub max_links: usize,
     /// The keys that ids are bound to
-    pub known_keys: KnownKeys,
-    /// Nodes of the configuration, known before they are first met
-    pub configured: BTreeSet<NodeId>,
+    pub known_keys: Arc<KnownKeys>,
+    /// The certificates of the mesh's nodes
+    pub certificates: Certificates,
+    /// Nodes of the configuration, known before they are first met, with what is configured for the link, in µs
+    pub upstreams: BTreeMap<NodeId, u32>,
+    /// The mesh's control plane
+    pub mesh: Mesh,
+    /// Whether this node carries transit
+    pub transit: bool,
     /// The socket's labels
     pub labels: Labels,
     /// Where refusals are counted
     pub counters: Arc<Counters>,
 }
 
+/// What others see of the driver.
+pub struct Started {
+    /// For sessions
+    pub driver: Driver,
+    /// For those who dial
+    pub linked: watch::Receiver<Linked>,
+    /// Nodes to be dialled at the addresses that they advertise
+    pub wanted: watch::Receiver<Wanted>,
+}
+
 impl Driver {
-    /// Starts the driver; it ends when `events` do. The second value is for those who dial.
-    pub fn start(config: DriverConfig, events: mpsc::Receiver<LinkEvent>) -> (Self, watch::Receiver<Linked>) {
+    /// Starts the driver; it ends when `events` do.
+    pub fn start(config: DriverConfig, events: mpsc::Receiver<LinkEvent>) -> Started {
         let (requests, incoming) = mpsc::channel(QUEUE);
         let (linked_tx, linked) = watch::channel(Linked::default());
-        let table = RoutingTable { configured: config.configured.clone(), ..RoutingTable::default() };
-        let (table_tx, table) = watch::channel(Arc::new(table.clone()));
-        let state = State {
-            circuits: circuits::Circuits::new(config.own.clone(), config.labels.clone()),
-            config,
+        let (wanted_tx, wanted) = watch::channel(Wanted::default());
+        let DriverConfig { own, max_links, known_keys, certificates, upstreams, mesh, transit, labels, counters } =
+            config;
+        let upstream_costs = Arc::new(upstreams);
+        let table = RoutingTable {
+            own: own.clone(),
             neighbors: BTreeMap::new(),
             lost: BTreeMap::new(),
+            configured: upstream_costs.keys().cloned().collect(),
+            upstream_costs: upstream_costs.clone(),
+            mesh: mesh.table(),
+            facts: BTreeMap::new(),
+        };
+        let (table_tx, table) = watch::channel(Arc::new(table));
+        let mut circuits = Circuits::new(own.clone(), ffmesh_core::circuit::Limits::default());
+        circuits.relay(transit);
+        let state = State {
+            traces: Traces::new(own.clone(), transit),
+            ends: Ends::new(own.clone(), labels.clone()),
+            own,
+            max_links,
+            known_keys,
+            certificates,
+            upstream_costs,
+            mesh,
+            circuits,
+            labels,
+            counters,
+            neighbors: BTreeMap::new(),
+            links: HashMap::new(),
+            lost: BTreeMap::new(),
+            in_use: BTreeSet::new(),
             repeats: Repeats::default(),
             linked: linked_tx,
+            wanted: wanted_tx,
             table: table_tx,
         };
         tokio::spawn(state.run(events, incoming));
-        (Self { requests, table }, linked)
+        Started { driver: Self { requests, table }, linked, wanted }
     }
 
     /// The routes, as they are and as they change.
@@ -90,65 +162,158 @@ impl Driver {
         self.table.clone()
     }
 
-    /// Sets up a circuit along `route` for a slot of a session, and points the slot at it.
-    pub async fn open_circuit(
-        &self,
-        route: Route,
-        session: u64,
-        address: SlotAddr,
-    ) -> Result<Circuit, CircuitError> {
-        let (answer, result) = oneshot::channel();
-        let request = Request::OpenCircuit { route, session, address, answer };
-        self.requests.send(request).await.map_err(|_| CircuitError::Stopping)?;
-        result.await.map_err(|_| CircuitError::Stopping)?
+    /// Enters a session with a node that is about to be dialled. `None` when the node is shutting down.
+    pub async fn enter(&self, session: u64, node: NodeId) -> Option<SessionEnds> {
+        self.ask(|answer| Request::Enter { session, node, answer }).await
     }
 
-    /// Takes a circuit down.
-    pub async fn close_circuit(&self, circuit: Circuit) {
-        let _ = self.requests.send(Request::CloseCircuit { circuit }).await;
+    /// The node that has set up a circuit for a session, and this end of it; once for each session.
+    pub async fn claim(&self, address: SessionAddr) -> Option<(NodeId, SessionEnds)> {
+        self.ask(|answer| Request::Claim { address, answer }).await?
     }
 
-    /// Who set up the circuit behind a slot.
-    pub async fn origin(&self, slot: SlotAddr) -> Option<Origin> {
+    /// A session that was entered has ended: its circuits are closed.
+    pub async fn leave(&self, session: u64) {
+        self.tell(Request::Leave { session }).await;
+    }
+
+    /// Asks for a circuit of a session that was entered, which is told.
+    pub async fn open_circuit(&self, session: u64, path: Path) {
+        self.tell(Request::OpenCircuit { session, path }).await;
+    }
+
+    /// Takes a circuit of this node's down.
+    pub async fn close_circuit(&self, circuit: u64) {
+        self.tell(Request::CloseCircuit { circuit }).await;
+    }
+
+    /// A route over this neighbour is silent: the link is to be looked at.
+    pub async fn suspect(&self, neighbor: NodeId) {
+        self.tell(Request::Suspect { neighbor }).await;
+    }
+
+    /// Asks the mesh for a node that is not known here.
+    pub async fn find(&self, node: NodeId) {
+        self.tell(Request::Find { node }).await;
+    }
+
+    /// Where this node can be dialled from now on.
+    pub async fn advertise(&self, addresses: Vec<Target>) {
+        self.tell(Request::Advertise { addresses }).await;
+    }
+
+    /// How busy this node is, in thousandths.
+    pub async fn load(&self, permille: u16) {
+        self.tell(Request::Load { permille }).await;
+    }
+
+    /// Nodes of the mesh that enrol others, nearest first.
+    pub async fn issuers(&self) -> Vec<NodeId> {
+        self.ask(|answer| Request::Issuers { answer }).await.unwrap_or_default()
+    }
+
+    /// Asks each node of a route that begins here. `None` where the node is shutting down.
+    pub async fn trace(&self, route: Vec<NodeId>) -> Option<Vec<Hop>> {
+        self.ask(|answer| Request::Trace { route, answer }).await
+    }
+
+    /// Asks the others to take other routes, and takes no new transit.
+    pub async fn drain(&self) {
+        self.ask(|answer| Request::Drain { answer }).await;
+    }
+
+    /// Tells the mesh that this node is gone.
+    pub async fn withdraw(&self) {
+        self.ask(|answer| Request::Withdraw { answer }).await;
+    }
+
+    /// What was counted so far.
+    pub async fn counters(&self) -> DriverCounters {
+        self.ask(|answer| Request::Counters { answer }).await.unwrap_or_default()
+    }
+
+    async fn tell(&self, request: Request) {
+        let _ = self.requests.send(request).await; // without a driver the node is shutting down
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
         let (answer, result) = oneshot::channel();
-        self.requests.send(Request::Origin { slot, answer }).await.ok()?;
-        result.await.ok()?
+        self.tell(request(answer)).await;
+        result.await.ok()
     }
 }
 
 struct State {
-    config: DriverConfig,
+    own: NodeId,
+    max_links: usize,
+    known_keys: Arc<KnownKeys>,
+    certificates: Certificates,
+    upstream_costs: Arc<BTreeMap<NodeId, u32>>,
+    mesh: Mesh,
+    circuits: Circuits,
+    ends: Ends,
+    traces: Traces<TraceAnswer>,
+    labels: Labels,
+    counters: Arc<Counters>,
     neighbors: BTreeMap<NodeId, (Link, Time)>,
+    /// The same links by their serials
+    links: HashMap<u64, Link>,
     lost: BTreeMap<NodeId, Lost>,
-    circuits: circuits::Circuits,
+    in_use: BTreeSet<NodeId>,
     repeats: Repeats,
     linked: watch::Sender<Linked>,
+    wanted: watch::Sender<Wanted>,
     table: watch::Sender<Arc<RoutingTable>>,
 }
 
 impl State {
     async fn run(mut self, mut events: mpsc::Receiver<LinkEvent>, mut requests: mpsc::Receiver<Request>) {
+        let mut tick = clock::now();
+        self.hand(Input::Tick); // the first records are signed
         loop {
-            let deadline = self.circuits.deadline();
+            let deadlines =
+                [self.circuits.deadline(), self.mesh.next_deadline(), self.traces.deadline(), Some(tick)];
+            let deadline = deadlines.into_iter().flatten().min().unwrap_or(tick);
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.on_event(event),
                     None => return,
                 },
                 Some(request) = requests.recv() => self.on_request(request),
-                () = tokio::time::sleep_until(clock::instant(deadline.unwrap_or_default())), if deadline.is_some() => {
-                    self.expire();
-                }
+                () = tokio::time::sleep_until(clock::instant(deadline)) => {}
             }
+            let now = clock::now();
+            if now >= tick {
+                tick = now + TICK;
+                self.sample();
+            }
+            if self.mesh.next_deadline().is_some_and(|due| due <= now) {
+                self.hand(Input::Tick);
+            }
+            let mut actions = Vec::new();
+            self.circuits.poll(now, &mut actions);
+            self.carry_out(actions);
+            for (answer, hops) in self.traces.expire(now) {
+                let _ = answer.send(hops);
+            }
+            self.follow_use();
         }
     }
 
-    fn expire(&mut self) {
-        for (next, close) in self.circuits.expire(clock::now()) {
-            if let Some((link, _)) = self.neighbors.get(&next) {
-                link.send(Message::CircuitClose(close));
-            }
+    /// Measures links, and lets go of what nobody uses.
+    fn sample(&mut self) {
+        let links: Vec<_> = self.links.values().cloned().collect();
+        for link in links {
+            let vitals = link.vitals();
+            let loss = vitals.loss.map_or(0, permille);
+            self.hand(Input::LinkSample { link: link_id(&link), rtt: vitals.rtt, loss });
         }
+        let mut actions = Vec::new();
+        for label in self.labels.idle_relays(earlier(clock::now(), CIRCUIT_IDLE)) {
+            self.circuits.idle(label, &mut actions);
+        }
+        self.carry_out(actions);
+        self.ends.sweep();
     }
 
     fn on_event(&mut self, event: LinkEvent) {
@@ -160,7 +325,8 @@ impl State {
             LinkEvent::Message { link, message } => self.on_message(&link, message),
             LinkEvent::Moved { link, old, new } => {
                 tracing::info!(peer = %link.node(), %old, %new, "neighbour's address changed");
-                self.config.labels.move_link(link.serial(), new);
+                self.labels.move_link(link.serial(), new);
+                self.ends.moved(&link);
             }
             LinkEvent::Down { link, reason, orderly } => self.on_down(&link, reason, orderly),
         }
@@ -168,26 +334,73 @@ impl State {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::OpenCircuit { route, session, address, answer } => {
-                let link = route
-                    .nodes
-                    .get(1)
-                    .and_then(|next| self.neighbors.get(next))
-                    .map(|(link, _)| link.clone());
-                self.circuits.open(link, route, session, address, answer);
+            Request::Enter { session, node, answer } => {
+                let _ = answer.send(self.ends.enter(session, node));
+            }
+            Request::Claim { address, answer } => {
+                let _ = answer.send(self.ends.claim(address));
+            }
+            Request::Leave { session } => {
+                let mut actions = Vec::new();
+                for circuit in self.ends.leave(session) {
+                    self.circuits.close(circuit, &mut actions);
+                }
+                self.carry_out(actions);
+            }
+            Request::OpenCircuit { session, path } => {
+                let circuit = rand::random();
+                if self.ends.opening(session, circuit, path.clone()) {
+                    let mut actions = Vec::new();
+                    self.circuits.open(
+                        circuit,
+                        path.to_vec(),
+                        session,
+                        &mut rand::random,
+                        clock::now(),
+                        &mut actions,
+                    );
+                    self.carry_out(actions);
+                }
             }
             Request::CloseCircuit { circuit } => {
-                let link = self.neighbors.get(circuit.next()).map(|(link, _)| link.clone());
-                self.circuits.close(link.as_ref(), &circuit);
+                let mut actions = Vec::new();
+                self.ends.close(circuit);
+                self.circuits.close(circuit, &mut actions);
+                self.carry_out(actions);
             }
-            Request::Origin { slot, answer } => {
-                let _ = answer.send(self.circuits.origin(slot));
+            Request::Suspect { neighbor } => {
+                if let Some((link, _)) = self.neighbors.get(&neighbor) {
+                    link.suspect();
+                }
+            }
+            Request::Find { node } => self.hand(Input::Find(node)),
+            Request::Advertise { addresses } => self.hand(Input::SetAddresses(addresses)),
+            Request::Load { permille } => self.hand(Input::Load(permille)),
+            Request::Issuers { answer } => {
+                let _ = answer.send(self.issuers());
+            }
+            Request::Trace { route, answer } => {
+                let links = |node: &NodeId| measured(&self.neighbors, node);
+                for action in self.traces.start(route, answer, links, rand::random, clock::now()) {
+                    self.trace(action);
+                }
+            }
+            Request::Drain { answer } => {
+                self.circuits.relay(false);
+                self.hand(Input::Drain);
+                let _ = answer.send(());
+            }
+            Request::Withdraw { answer } => {
+                self.hand(Input::Withdraw);
+                let _ = answer.send(());
+            }
+            Request::Counters { answer } => {
+                let _ = answer.send(DriverCounters {
+                    mesh: self.mesh.counters(),
+                    transit_circuits: self.circuits.transit(),
+                });
             }
         }
-    }
-
-    fn is_current(&self, link: &Link) -> bool {
-        self.neighbors.get(link.node()).is_some_and(|(current, _)| current.serial() == link.serial())
     }
 
     fn on_message(&mut self, link: &Link, message: Message) {
@@ -195,84 +408,71 @@ impl State {
             return; // it was under way when its link was replaced
         }
         match message {
-            Message::CircuitOpen(open) => self.circuits.on_open(link, &open),
-            Message::CircuitAck(ack) => self.circuits.on_ack(link, &ack),
-            Message::CircuitClose(close) => self.circuits.on_close(link, &close),
-            other => tracing::debug!(peer = %link.node(), "message of type {} ignored", other.number()),
+            Message::CircuitOpen(_) | Message::CircuitAck(_) | Message::CircuitClose(_) => {
+                let mut actions = Vec::new();
+                self.circuits.message(link_id(link), message, &mut rand::random, clock::now(), &mut actions);
+                self.carry_out(actions);
+            }
+            Message::Trace(trace) => {
+                let links = |node: &NodeId| measured(&self.neighbors, node);
+                let action = self.traces.on_trace(link.node(), trace, links, clock::now());
+                action.into_iter().for_each(|action| self.trace(action));
+            }
+            Message::TraceAck(ack) => {
+                let action = self.traces.on_ack(link.node(), ack, clock::now());
+                action.into_iter().for_each(|action| self.trace(action));
+            }
+            other => self.hand(Input::Message(link_id(link), other)),
         }
     }
 
-    /// Decides whether a link may run, and publishes it before its dialler learns so.
-    fn admit(&mut self, link: &Link) -> Result<(), String> {
-        let node = link.node().clone();
-        if let Err(conflict) = self.config.known_keys.check(link.peer()) {
-            if self.repeats.is_news((&node, link.peer().key)) {
-                let address = link.address().map(tracing::field::display);
-                tracing::error!(peer = %node, address, "link refused: {conflict}");
-            }
-            self.config.counters.error(ErrorKind::KeyConflict);
-            return Err(format!("{node} is bound to another key here"));
-        }
-        let facts =
-            |link: &Link, up_since| LinkFacts { epoch: link.epoch(), dialled: link.dialled(), up_since };
-        let now = clock::now();
-        if let Some((old, up_since)) = self.neighbors.get(&node).cloned() {
-            match choose(&self.config.own, &node, facts(&old, up_since), facts(link, now)) {
-                Choice::Old => return Err(format!("there is a link with {node} already")),
-                Choice::New => {
-                    let why =
-                        if link.epoch() == old.epoch() { "replaced by a newer link" } else { "it restarted" };
-                    tracing::info!(peer = %node, "link replaced: {why}");
-                    old.close(code::REPLACED, why);
-                    self.circuits.link_down(&old);
+    fn trace(&self, action: trace::Action<TraceAnswer>) {
+        match action {
+            trace::Action::Send(to, message) => {
+                if let Some((link, _)) = self.neighbors.get(&to) {
+                    link.send(message);
                 }
             }
-        } else if self.neighbors.len() >= self.config.max_links {
-            self.config.counters.error(ErrorKind::Limit);
-            if self.repeats.is_news((&node, "max_links")) {
-                tracing::warn!(peer = %node, limit = self.config.max_links, "link refused: quic.max_links is reached");
+            trace::Action::Ended(answer, hops) => {
+                let _ = answer.send(hops);
             }
-            return Err(format!("this node has all the {} links it takes", self.config.max_links));
         }
-        tracing::info!(
-            peer = %node, address = link.address().map(tracing::field::display), dialled = link.dialled(), "link up"
-        );
-        self.lost.remove(&node);
-        self.neighbors.insert(node, (link.clone(), now));
-        self.publish();
-        Ok(())
     }
 
-    fn on_down(&mut self, link: &Link, reason: String, orderly: bool) {
-        let node = link.node();
-        if !self.is_current(link) {
-            return; // it was replaced, which was told then
-        }
-        if orderly {
-            tracing::info!(peer = %node, "link down: {reason}");
-        } else {
-            tracing::warn!(peer = %node, "link down: {reason}");
-            self.config.counters.error(ErrorKind::LinkDown);
-        }
-        self.circuits.link_down(link);
-        self.neighbors.remove(node);
-        if self.lost.len() >= MAX_LOST {
-            let oldest = self.lost.iter().min_by_key(|(_, lost)| lost.since).map(|(node, _)| node.clone());
-            oldest.and_then(|node| self.lost.remove(&node));
-        }
-        self.lost.insert(node.clone(), Lost { since: Timestamp::now(), reason });
-        self.publish();
+    fn issuers(&self) -> Vec<NodeId> {
+        let table = self.mesh.table();
+        let near = |node: &NodeId| {
+            let linked = self.neighbors.get(node).map(|(link, _)| (0, link.peer().issuer));
+            let far = || {
+                let cost = table.reach(node)?.cost;
+                Some((cost, self.mesh.database().node(node)?.issuer))
+            };
+            linked.or_else(far).and_then(|(cost, issuer)| issuer.then_some((cost, node.clone())))
+        };
+        let mut issuers: Vec<_> =
+            self.neighbors.keys().chain(table.nodes()).filter_map(near).collect::<BTreeSet<_>>().into_iter().collect();
+        issuers.dedup_by(|a, b| a.1 == b.1);
+        issuers.into_iter().map(|(_, node)| node).collect()
     }
+}
 
-    fn publish(&self) {
-        let neighbors: BTreeMap<_, _> =
-            self.neighbors.iter().map(|(node, (link, _))| (node.clone(), link.clone())).collect();
-        self.linked.send_replace(Arc::new(neighbors.keys().cloned().collect()));
-        self.table.send_replace(Arc::new(RoutingTable {
-            own: Some(self.config.own.clone()),
-            neighbors,
-            lost: self.lost.clone(),
-            configured: self.config.configured.clone(),
-        }));
-    }
+/// How the link to a neighbour does; none where there is no link.
+fn measured(neighbors: &BTreeMap<NodeId, (Link, Time)>, node: &NodeId) -> Option<Measured> {
+    let vitals = neighbors.get(node)?.0.vitals();
+    Some(Measured { rtt: vitals.rtt, loss: vitals.loss.map(permille) })
+}
+
+/// A share of 0 to 1 in thousandths.
+fn permille(share: f64) -> u16 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
+    let permille = (share.clamp(0.0, 1.0) * 1000.0) as u16;
+    permille
+}
+
+fn earlier(now: Time, by: Duration) -> Time {
+    Time(now.0.saturating_sub(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+}
+
+fn link_id(link: &Link) -> ffmesh_core::flood::LinkId {
+    ffmesh_core::flood::LinkId(link.serial())
 }

@@ -1,21 +1,18 @@
 //! The routing table: which nodes can be reached, and how.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ffmesh_core::id::NodeId;
+use ffmesh_core::mesh::Table;
+use ffmesh_core::metric::UNMEASURED;
+use ffmesh_core::routes::MAX_ROUTES;
+use ffmesh_core::select::Offer;
+use ffmesh_core::steer::Path;
 use jiff::Timestamp;
 
 use crate::identity::KeyHash;
 use crate::link::Link;
-
-/// A sequence of nodes from this node to another, both included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// This node first, the destination last
-    pub nodes: Vec<NodeId>,
-    /// Serial of the link that the first hop takes: a new link is a new route
-    pub link: u64,
-}
 
 /// A neighbour whose link is gone.
 #[derive(Debug, Clone)]
@@ -26,41 +23,87 @@ pub struct Lost {
     pub reason: String,
 }
 
+/// What the mesh says of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its boot epoch
+    pub epoch: u64,
+    /// Its key
+    pub key: KeyHash,
+}
+
 /// What the node knows of the ways to others. Replaced as a whole at each change.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RoutingTable {
-    pub(super) own: Option<NodeId>,
+    pub(super) own: NodeId,
     /// The links to neighbours
     pub neighbors: BTreeMap<NodeId, Link>,
     /// Neighbours that have been lost
     pub lost: BTreeMap<NodeId, Lost>,
     pub(super) configured: BTreeSet<NodeId>,
+    /// What is configured for the links to upstreams, in µs
+    pub(super) upstream_costs: Arc<BTreeMap<NodeId, u32>>,
+    /// Routes over any number of hops
+    pub mesh: Arc<Table>,
+    /// What the mesh says of the nodes that there are sessions with
+    pub(super) facts: BTreeMap<NodeId, NodeFacts>,
 }
 
 impl RoutingTable {
-    /// The routes to a node, best first; none where it cannot be reached now.
-    pub fn routes(&self, node: &NodeId) -> Vec<Route> {
-        let (Some(own), Some(link)) = (&self.own, self.neighbors.get(node)) else { return Vec::new() };
-        vec![Route { nodes: vec![own.clone(), node.clone()], link: link.serial() }]
+    /// Up to three routes to a node of which no two share a relay, best first; none where it cannot be reached now.
+    pub fn offers(&self, node: &NodeId) -> Vec<Offer<Path>> {
+        let offer = |path: Path, cost| {
+            let upstreams = path.get(1).and_then(|next| self.upstream_costs.get(next)).copied();
+            Offer { route: path, cost, upstreams: upstreams.unwrap_or_default() }
+        };
+        let mut offers: Vec<_> =
+            self.mesh.routes(node).into_iter().map(|(path, cost)| offer(path.into(), cost)).collect();
+        // A route leads over links that are up: a lost one takes a moment to leave the mesh's table...
+        offers.retain(|offer| offer.route.get(1).is_some_and(|next| self.neighbors.contains_key(next)));
+        // ...and one that just came up to get into it, as both ends have to list it.
+        if let Some(link) = self.neighbors.get(node)
+            && !offers.iter().any(|offer| offer.route.len() == 2)
+        {
+            offers.insert(0, offer([self.own.clone(), node.clone()].into(), self.link_cost(link)));
+            offers.truncate(MAX_ROUTES);
+        }
+        offers
+    }
+
+    /// What a route costs now, in µs; `None` where it no longer leads to its last node.
+    pub fn cost(&self, path: &[NodeId]) -> Option<u64> {
+        let link = self.neighbors.get(path.get(1)?)?;
+        self.mesh.cost(path).or_else(|| (path.len() == 2).then(|| self.link_cost(link)))
+    }
+
+    fn link_cost(&self, link: &Link) -> u64 {
+        let rtt = link.vitals().rtt.map_or(UNMEASURED.into(), |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+        rtt.saturating_add(self.upstream_costs.get(link.node()).copied().unwrap_or_default().into())
     }
 
     /// Whether a node can be reached now.
     pub fn has_route(&self, node: &NodeId) -> bool {
-        self.neighbors.contains_key(node)
+        let far = || self.mesh.reach(node).is_some_and(|reach| self.neighbors.contains_key(&reach.next));
+        self.neighbors.contains_key(node) || far()
     }
 
-    /// The boot epoch of a node, while it is known.
+    /// The boot epoch of a node with which there is a link or a session, as far as it is known.
     pub fn epoch(&self, node: &NodeId) -> Option<u64> {
-        self.neighbors.get(node).map(Link::epoch)
+        let linked = self.neighbors.get(node).map(Link::epoch);
+        linked.max(self.facts.get(node).map(|facts| facts.epoch))
     }
 
-    /// The key of a node, as it proved on its link.
+    /// The key of a node with which there is a link or a session, as far as it is known.
     pub fn key(&self, node: &NodeId) -> Option<KeyHash> {
-        self.neighbors.get(node).map(|link| link.peer().key)
+        let linked = self.neighbors.get(node).map(|link| link.peer().key);
+        linked.or_else(|| self.facts.get(node).map(|facts| facts.key))
     }
 
-    /// Whether the node has been met or is in the configuration.
+    /// Whether the node has been met, is in the configuration or in the mesh.
     pub fn knows(&self, node: &NodeId) -> bool {
-        self.neighbors.contains_key(node) || self.lost.contains_key(node) || self.configured.contains(node)
+        self.neighbors.contains_key(node)
+            || self.lost.contains_key(node)
+            || self.configured.contains(node)
+            || self.mesh.knows(node)
     }
 }

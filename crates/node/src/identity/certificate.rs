@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
 use ffmesh_core::id::{MeshName, NodeId};
+use ffmesh_core::lsdb;
 use jiff::Timestamp;
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
@@ -85,11 +86,7 @@ pub enum PeerIdentityError {
 impl PeerIdentity {
     /// The identity of the peer of a connection whose handshake is complete, so that TLS has verified it.
     pub fn of(connection: &noq::Connection, mesh: &MeshName) -> Result<Self, PeerIdentityError> {
-        let identity = connection.peer_identity().ok_or(PeerIdentityError::Missing)?;
-        let chain = identity
-            .downcast::<Vec<CertificateDer<'static>>>()
-            .map_err(|_| PeerIdentityError::Foreign("it is no X.509 certificate"))?;
-        Self::of_certificate(chain.first().ok_or(PeerIdentityError::Missing)?, mesh)
+        Self::of_certificate(&presented(connection)?, mesh)
     }
 
     /// What a certificate in DER says. Checks its form and its mesh, not its signature.
@@ -153,6 +150,15 @@ impl PeerIdentity {
             mesh,
         })
     }
+}
+
+/// The certificate that the peer of a connection presented.
+pub(super) fn presented(connection: &noq::Connection) -> Result<CertificateDer<'static>, PeerIdentityError> {
+    let identity = connection.peer_identity().ok_or(PeerIdentityError::Missing)?;
+    let chain = identity
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| PeerIdentityError::Foreign("it is no X.509 certificate"))?;
+    chain.into_iter().next().ok_or(PeerIdentityError::Missing)
 }
 
 /// The subject alternative names of one certificate.
@@ -248,6 +254,19 @@ impl TryFrom<String> for KeyHash {
 impl From<KeyHash> for String {
     fn from(hash: KeyHash) -> String {
         hash.to_string()
+    }
+}
+
+/// The same hash, as records name it.
+impl From<KeyHash> for lsdb::KeyHash {
+    fn from(hash: KeyHash) -> Self {
+        Self(hash.0)
+    }
+}
+
+impl From<lsdb::KeyHash> for KeyHash {
+    fn from(hash: lsdb::KeyHash) -> Self {
+        Self(hash.0)
     }
 }
 

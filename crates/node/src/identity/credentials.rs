@@ -34,6 +34,7 @@ pub struct Credentials {
     key: KeyPair,
     signing_key: Arc<dyn SigningKey>,
     authorities: Vec<CertificateDer<'static>>,
+    members: Arc<WebPkiServerVerifier>,
     current: Arc<ArcSwap<Current>>,
     server: rustls::ServerConfig,
     client: rustls::ClientConfig,
@@ -101,13 +102,13 @@ impl Credentials {
         let provider = tls_provider();
         let versions = &[&rustls::version::TLS13];
 
-        let members = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|e| IdentityError::Crypto { action: "set up TLS", why: e.to_string() })?;
         let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
             .map_err(|e| tls(&e))?
-            .with_client_cert_verifier(members)
+            .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(Presented { current: current.clone(), chain: false }));
         no_resumption(&mut server);
         let mut join_server = rustls::ServerConfig::builder_with_provider(provider.clone())
@@ -118,16 +119,16 @@ impl Credentials {
         no_resumption(&mut join_server);
         join_server.alpn_protocols = vec![JOIN_ALPN.to_vec()];
 
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        let members = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .build()
             .map_err(|e| IdentityError::Crypto { action: "set up TLS", why: e.to_string() })?;
         let mut client = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|e| tls(&e))?
-            .with_webpki_verifier(verifier)
+            .with_webpki_verifier(members.clone())
             .with_client_cert_resolver(Arc::new(Presented { current: current.clone(), chain: false }));
         client.resumption = Resumption::disabled();
-        Ok(Self { state, key, signing_key, authorities, current, server, client, join_server })
+        Ok(Self { state, key, signing_key, authorities, members, current, server, client, join_server })
     }
 
     /// This node.
@@ -143,6 +144,11 @@ impl Credentials {
     /// What its certificate says.
     pub fn identity(&self) -> PeerIdentity {
         self.current.load().identity.clone()
+    }
+
+    /// Its certificate, in DER.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.current.load().leaf.cert[0].clone()
     }
 
     /// End of its certificate.
@@ -173,6 +179,16 @@ impl Credentials {
             });
         }
         Ok(())
+    }
+
+    /// What checks the certificates of members by the mesh's authorities.
+    pub(super) fn members(&self) -> Arc<WebPkiServerVerifier> {
+        self.members.clone()
+    }
+
+    /// This node's key, for signing.
+    pub(super) fn signing_key(&self) -> &dyn SigningKey {
+        self.signing_key.as_ref()
     }
 
     /// For accepting members: mutual TLS with the mesh's authorities only. Certificates follow renewals.
@@ -322,6 +338,16 @@ fn verify_leaf(
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls_provider())
         .build()
         .map_err(|e| e.to_string())?;
+    verify_member(&verifier, leaf, name, at)
+}
+
+/// The same by a verifier that is there already: making one reads the authorities.
+pub(super) fn verify_member(
+    verifier: &WebPkiServerVerifier,
+    leaf: &CertificateDer<'_>,
+    name: &str,
+    at: UnixTime,
+) -> Result<(), String> {
     let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
     match verifier.verify_server_cert(leaf, &[], &name, &[], at) {
         Ok(_) => Ok(()),
@@ -355,7 +381,7 @@ fn no_resumption(config: &mut rustls::ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
 }
 
-fn unix_time(time: Timestamp) -> UnixTime {
+pub(super) fn unix_time(time: Timestamp) -> UnixTime {
     UnixTime::since_unix_epoch(super::certificate::since_1970(time))
 }
 

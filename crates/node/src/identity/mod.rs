@@ -3,6 +3,7 @@
 //! [`init`] makes an authority (a private CA) and the first node's certificate; a token ([`create_token`]) lets another
 //! node ask an [`Issuer`] for one ([`join()`]); what a certificate says of a node is [`PeerIdentity`].
 //! [`Credentials`] are the loaded key and certificate, and make the TLS configurations of every connection.
+//! [`RecordSigner`] and [`Certificates`] are what the link-state database signs and checks with.
 //!
 //! Files in the state directory, all 0600; `node.crt` is written last and is what makes an identity:
 //!
@@ -30,9 +31,10 @@ mod renewal;
 mod serve;
 mod token;
 mod token_store;
+mod trust;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use certificate::{CLOCK_TOLERANCE, KeyHash, KeyHashError, MAX_GROUPS, PeerIdentity, PeerIdentityError};
 pub use credentials::Credentials;
@@ -50,3 +52,4 @@ pub use renewal::{Renewal, Standing};
 pub use serve::{ServeJoinError, serve_join};
 pub use token::{JoinToken, MAX_TOKEN_ADDRESSES, MAX_TOKEN_LEN, TokenError, TokenId};
 pub use token_store::{MAX_TOKENS, TOKEN_MEMORY};
+pub use trust::{CertificateError, Certificates, MAX_CERTIFICATES, RecordSigner};

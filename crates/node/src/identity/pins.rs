@@ -1,4 +1,4 @@
-//! The keys of the nodes that this node has met.
+//! The keys of the nodes that this node has met, over a link or by their records.
 //!
 //! The authority's word makes a member; this remembers which key stood behind an id, so that a second certificate for
 //! the same id (a mistake of the authority, or a token that was misused) is noticed and not followed.
@@ -10,14 +10,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
+use ffmesh_core::lsdb::database::MAX_ORIGINS;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{KeyHash, PeerIdentity};
 use super::error::IdentityError;
 use crate::state::{StateDir, StateError};
 
-/// Most nodes that are remembered; beyond, those met longest ago are forgotten.
-pub const MAX_KNOWN_NODES: usize = 10_000;
+/// Most nodes that are remembered: all whose records are kept. Beyond, those met longest ago are forgotten.
+pub const MAX_KNOWN_NODES: usize = MAX_ORIGINS;
 pub(super) const FILE: &str = "known_nodes.json";
 
 /// How long the writer gathers new pins before it stores them.

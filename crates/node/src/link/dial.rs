@@ -12,8 +12,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::LinkContext;
 use super::handshake::{self, Connected, LinkError};
+use super::{LinkContext, Made};
 use crate::config::{Address, Upstream};
 use crate::lookup::lookup;
 use crate::repeats::Repeats;
@@ -26,19 +26,19 @@ const EAGER_FOR: Duration = Duration::from_mins(1);
 /// Between attempts after that.
 const PATIENT_INTERVAL: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried at once.
-const MAX_ADDRESSES: usize = 8;
+const MAX_ADDRESSES_OF_NAME: usize = 8;
 /// Lookups of upstreams' names at once, over all; see [`lookup`].
-const MAX_LOOKUPS: usize = 16;
+pub(super) const MAX_LOOKUPS: usize = 16;
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nodes that there are links to.
 pub type Linked = Arc<BTreeSet<NodeId>>;
 
-/// How dialling an upstream goes.
+/// How dialling a node goes.
 #[derive(Debug, Clone)]
 pub struct DialState {
-    /// When the link was lost, or the node started.
+    /// When the link was lost, or dialling began.
     pub since: Timestamp,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
@@ -120,7 +120,7 @@ async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: I
             }
             Some(Ok(result)) = attempts.join_next() => {
                 let opened = match result {
-                    Ok(connection) => open(context.clone(), connection, node.clone()).await,
+                    Ok(connection) => open(context.clone(), connection, node.clone(), Made::Dialled).await,
                     Err(e) => Err(e),
                 };
                 match opened {
@@ -138,20 +138,39 @@ async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: I
 }
 
 /// Opens the control channel in a task of its own: a link that is admitted must run, whoever stops waiting for it.
-async fn open(context: LinkContext, connected: Connected, node: NodeId) -> Result<(), LinkError> {
-    let opened = tokio::spawn(async move { handshake::open(&context, connected, &node).await });
+pub(super) async fn open(
+    context: LinkContext,
+    connected: Connected,
+    node: NodeId,
+    made: Made,
+) -> Result<(), LinkError> {
+    let opened = tokio::spawn(async move { handshake::open(&context, connected, &node, made).await });
     match opened.await {
         Ok(result) => result.map(|_| ()),
         Err(e) => Err(LinkError(e.to_string())),
     }
 }
 
-/// One attempt: resolves anew and dials all addresses; the first that answers wins.
+/// One attempt: resolves anew and dials all addresses.
 async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result<Connected, LinkError> {
-    let name = server_name(&context.credentials, &node);
+    static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_LOOKUPS)));
+    let addresses = resolve(&address.host, address.port, &LOOKUPS).await?;
+    if addresses.is_empty() {
+        return Err(LinkError(format!("{} has no address", address.host)));
+    }
+    connect(&context, &node, addresses).await
+}
+
+/// Dials addresses at once; the first that answers wins.
+pub(super) async fn connect(
+    context: &LinkContext,
+    node: &NodeId,
+    addresses: Vec<SocketAddr>,
+) -> Result<Connected, LinkError> {
+    let name = server_name(&context.credentials, node);
     let mut dials = JoinSet::new();
-    let mut error = LinkError(format!("{} has no address", address.host));
-    for at in resolve(&address).await? {
+    let mut error = LinkError("there is no address to dial".to_owned());
+    for at in addresses {
         match context.transport.connect_link(at, &name) {
             Ok((connecting, dialling)) => {
                 let node = node.clone();
@@ -170,18 +189,22 @@ async fn attempt(context: LinkContext, node: NodeId, address: Address) -> Result
     Err(error)
 }
 
-async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, LinkError> {
-    static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_LOOKUPS)));
-    let name = match &address.host {
-        Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, address.port)]),
+/// The addresses of a host. At most as many names are looked up at once as `lookups` has permits; more fail.
+pub(super) async fn resolve(
+    host: &Host,
+    port: u16,
+    lookups: &Arc<Semaphore>,
+) -> Result<Vec<SocketAddr>, LinkError> {
+    let name = match host {
+        Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
         Host::Name(name) => name.clone(),
     };
     let failed = |why: &dyn std::fmt::Display| LinkError(format!("cannot resolve {name}: {why}"));
-    let permit = LOOKUPS.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| failed(&format_args!("{MAX_LOOKUPS} lookups hang")))?;
-    match timeout(RESOLVE_TIMEOUT, lookup(permit, name.clone(), address.port)).await {
+    let permit = lookups.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| failed(&"too many lookups hang"))?;
+    match timeout(RESOLVE_TIMEOUT, lookup(permit, name.clone(), port)).await {
         Ok(Ok(mut found)) => {
-            found.truncate(MAX_ADDRESSES);
+            found.truncate(MAX_ADDRESSES_OF_NAME);
             Ok(found)
         }
         Ok(Err(e)) => Err(failed(&e)),

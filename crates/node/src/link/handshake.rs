@@ -8,7 +8,7 @@ use ffmesh_udp::canonical;
 use noq::{Connecting, Connection, ConnectionError, PathId, RecvStream, SendStream, VarInt};
 use tokio::sync::oneshot;
 
-use super::{Link, LinkContext, LinkEvent, code, run};
+use super::{Link, LinkContext, LinkEvent, Made, code, run};
 use crate::identity::{Expected, PeerIdentity, explain_connection_error};
 use crate::socket::Dialling;
 use crate::transport::HANDSHAKE_TIMEOUT;
@@ -36,7 +36,7 @@ pub(super) struct ControlReader {
 
 impl ControlReader {
     fn new(own: NodeId, stream: RecvStream) -> Self {
-        Self { own, stream, decoder: Decoder::default() }
+        Self { own, stream, decoder: Decoder::for_link() }
     }
 
     /// The next message; cancel safe.
@@ -81,6 +81,7 @@ pub(super) async fn open(
     context: &LinkContext,
     connected: Connected,
     node: &NodeId,
+    made: Made,
 ) -> Result<Link, LinkError> {
     let Connected { connection, dialling } = connected;
     let peer = identity(context, &connection)?;
@@ -112,7 +113,7 @@ pub(super) async fn open(
     };
     check(context, &peer, &ack.syn)?;
     drop(dialling); // the neighbour has answered: the handshake is confirmed
-    let (link, outbox) = Link::new(connection, peer, ack.syn, true);
+    let (link, outbox) = Link::new(connection, peer, ack.syn, made);
     admit(context, &link).await.inspect_err(|e| link.close(code::REPLACED, &e.0))?;
     tokio::spawn(run::run(context.clone(), link.clone(), send, reader, outbox));
     Ok(link)
@@ -137,7 +138,7 @@ pub async fn accept(context: &LinkContext, connection: Connection) -> Result<Lin
     };
     let node = peer.id.clone();
     let checked = check(context, &peer, &syn);
-    let (link, outbox) = Link::new(connection.clone(), peer, syn, false);
+    let (link, outbox) = Link::new(connection.clone(), peer, syn, Made::Accepted);
     let admitted = match checked {
         Ok(()) => admit(context, &link).await,
         refused => refused,

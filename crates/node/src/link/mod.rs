@@ -1,16 +1,23 @@
 //! Links: the connections of neighbours, on their direct UDP path, which carry the control plane.
 //!
 //! ```text
-//! dial ──┐                     one task each:
-//!        ├─ handshake ── run ─┬─ control stream in, probes, changes of address
-//! accept ┘                    └─ control stream out
+//! dial ───┐                     one task each:
+//! wanted ─┼─ handshake ── run ─┬─ control stream in, probes, changes of address
+//! accept ─┘                    └─ control stream out
 //! ```
+//!
+//! `dial` keeps the links to the upstreams of the configuration, `wanted` makes some to nodes in use at the `addresses`
+//! that they advertise.
 //!
 //! A link tells of itself by [`LinkEvent`]s; whoever owns the links decides (the driver).
 
+mod addresses;
 mod dial;
 mod handshake;
 mod run;
+#[cfg(test)]
+mod tests;
+mod wanted;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +28,15 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::wire::{Capability, Message, SynMsg};
 use jiff::Timestamp;
 use noq::{Connection, PathId, VarInt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::identity::{Credentials, PeerIdentity};
+use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::transport::Transport;
 
-pub use dial::{Dialler, Linked, dial_upstream};
+pub use addresses::advertised;
+pub use dial::{DialState, Dialler, Linked, dial_upstream};
 pub use handshake::accept;
+pub use wanted::{MAX_WANTED, Wanted, WantedDialler, dial_wanted};
 
 /// Control messages that may wait for a link. A neighbour that leaves more than these unread is cut off.
 const OUTBOX: usize = 256;
@@ -123,13 +132,25 @@ struct Inner {
     serial: u64,
     peer: PeerIdentity,
     syn: SynMsg,
-    dialled: bool,
+    made: Made,
     since: Timestamp,
     connection: Connection,
     outbox: mpsc::Sender<Message>,
     /// Where the neighbour has proved to be, by its handshake or by an answer to a PING there.
     address: Mutex<Option<SocketAddr>>,
     vitals: Mutex<Vitals>,
+    /// Something speaks against the neighbour.
+    suspected: Notify,
+}
+
+/// How a link came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Accepted,
+    /// Its node is an upstream of the configuration.
+    Dialled,
+    /// Its node was wanted, and dialled where it says that it can be.
+    Found,
 }
 
 /// How a link is doing.
@@ -146,7 +167,7 @@ impl Link {
         connection: Connection,
         peer: PeerIdentity,
         syn: SynMsg,
-        dialled: bool,
+        made: Made,
     ) -> (Self, mpsc::Receiver<Message>) {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         let (outbox, messages) = mpsc::channel(OUTBOX);
@@ -154,12 +175,13 @@ impl Link {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             peer,
             syn,
-            dialled,
+            made,
             since: Timestamp::now(),
             address: Mutex::new(current_address(&connection)),
             connection,
             outbox,
             vitals: Mutex::default(),
+            suspected: Notify::new(),
         };
         (Self(Arc::new(inner)), messages)
     }
@@ -186,7 +208,12 @@ impl Link {
 
     /// Whether this node dialled it.
     pub fn dialled(&self) -> bool {
-        self.0.dialled
+        self.0.made != Made::Accepted
+    }
+
+    /// Whether this node dialled it by [`dial_wanted`]: nobody has configured it, so it can go when it has no use.
+    pub fn is_found(&self) -> bool {
+        self.0.made == Made::Found
     }
 
     /// When it was made.
@@ -216,6 +243,23 @@ impl Link {
     /// How it is doing.
     pub fn vitals(&self) -> Vitals {
         *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The round trip time that QUIC has measured, from the handshake on.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.0.connection.rtt(PathId::ZERO)
+    }
+
+    /// Something speaks against the neighbour: it is asked at once, and has to answer soon.
+    pub fn suspect(&self) {
+        self.0.suspected.notify_one();
+    }
+
+    /// Lets records of the neighbour be checked by the certificate that it presented.
+    pub fn learn_certificate(&self, certificates: &Certificates) {
+        if let Err(error) = certificates.insert_peer(&self.0.connection) {
+            tracing::warn!(peer = %self.node(), "records of this neighbour cannot be checked: {error}");
+        }
     }
 
     /// Queues a control message. A neighbour that does not read its messages is cut off.

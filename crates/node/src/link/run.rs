@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ffmesh_core::neighbor::{DEAD_AFTER_INTERVALS, Liveness, Probe};
+use ffmesh_core::neighbor::{Liveness, Probe};
 use ffmesh_core::time::Time;
 use ffmesh_core::wire::{Message, Ping, Pong, decode_datagram, encode_datagram};
 use jiff::Timestamp;
@@ -95,6 +95,7 @@ impl Conversation<'_> {
                     Err(e) => return end(self.link, &e),
                 },
                 () = tokio::time::sleep_until(clock::instant(wake)) => {}
+                () = self.link.0.suspected.notified() => self.liveness.suspect(clock::now()),
                 () = expired(self.link.peer().expires) => {
                     // A node that has renewed its certificate comes back at once; sessions wait for it.
                     self.link.close(code::EXPIRED, "the certificate has ended");
@@ -106,10 +107,7 @@ impl Conversation<'_> {
                 Probe::Wait => {}
                 Probe::Dead => {
                     self.link.close(code::SILENT, "no answer");
-                    return (
-                        format!("no answer for {:?}", self.context.keep_alive * DEAD_AFTER_INTERVALS),
-                        false,
-                    );
+                    return (format!("no answer for {:?}", self.liveness.silence(clock::now())), false);
                 }
             }
             self.watch_address();

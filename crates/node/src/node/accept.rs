@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::Parts;
 use crate::flow::request;
 use crate::identity::{Expected, MAX_JOIN_CONNECTIONS, explain_connection_error, serve_join, unavailable};
-use crate::link::{self, Link, LinkContext};
+use crate::link::{self, LinkContext};
 use crate::metrics::ErrorKind;
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind};
 
@@ -165,16 +165,14 @@ async fn enrol(parts: &Parts, bytes: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Asks an issuer that there is a link to; the first that answers.
+/// Asks the issuers of the mesh, the nearest first; the first that answers.
 pub(super) async fn ask_issuer(
     parts: &Parts,
     protocol: FlowProtocol,
     bytes: Vec<u8>,
 ) -> Result<Vec<u8>, String> {
-    let table = parts.sessions.table();
-    let issuers = table.neighbors.values().map(Link::peer).filter(|peer| peer.issuer);
-    let mut reason = "no issuer of the mesh is linked with this node".to_owned();
-    for issuer in issuers {
+    let mut reason = "no issuer of the mesh can be reached from this node".to_owned();
+    for issuer in parts.sessions.driver().issuers().await {
         let syn = Message::SynData(SynData {
             version: VERSION,
             protocol,
@@ -182,9 +180,9 @@ pub(super) async fn ask_issuer(
             flow_id: String::new(),
             proxy: String::new(),
         });
-        match request(&parts.sessions, &issuer.id, &syn, &bytes).await {
+        match request(&parts.sessions, &issuer, &syn, &bytes).await {
             Ok(answer) => return Ok(answer),
-            Err(e) => reason = format!("{}: {e}", issuer.id),
+            Err(e) => reason = format!("{issuer}: {e}"),
         }
     }
     Err(reason)

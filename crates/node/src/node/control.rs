@@ -1,6 +1,6 @@
 //! What the admin API sees and does of a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +8,18 @@ use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
+use ffmesh_core::trace::Hop;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::Parts;
+use super::{Parts, routes};
 use crate::admin::{BoxFuture, Control, OpenFlow};
 use crate::config::{Proxy, ProxyTarget};
 use crate::flow::{OpenContext, Opened, new_id, open, ping};
 use crate::identity::{TokenOptions, create_token, members};
 use crate::link::Link;
 use crate::local::Stream;
+use crate::socket::Transit;
 
 /// The proxy name of flows of `ffmesh nc`.
 const NC: &str = "nc";
@@ -61,6 +63,7 @@ impl Control for NodeControl {
         let parts = &self.parts;
         let table = parts.sessions.table();
         let (flows_open, flows_total, bytes_sent, bytes_received) = parts.flows.totals();
+        let known: BTreeSet<_> = table.mesh.nodes().chain(table.neighbors.keys()).collect();
         let upstreams = &parts.config.quic.upstreams;
         let up = upstreams.iter().filter(|upstream| table.neighbors.contains_key(&upstream.node_id)).count();
         api::Status {
@@ -76,10 +79,10 @@ impl Control for NodeControl {
             upstreams: count(upstreams.len()),
             upstreams_up: count(up),
             sessions: count(parts.sessions.count()),
-            nodes_known: 0,
-            nodes_reachable: 0,
-            failovers: 0,
-            transit: api::Transit::default(),
+            nodes_known: count(known.len()),
+            nodes_reachable: count(known.iter().filter(|node| table.has_route(node)).count()),
+            failovers: parts.sessions.failovers(),
+            transit: transit(&parts.labels.transit()),
             draining: parts.flows.is_draining(),
             flows_open,
             flows_total,
@@ -118,6 +121,10 @@ impl Control for NodeControl {
         peers.into_values().collect()
     }
 
+    fn routes(&self) -> Vec<api::Route> {
+        routes::routes(&self.parts.sessions)
+    }
+
     fn proxies(&self) -> Vec<api::Proxy> {
         self.parts.config.proxies.iter().map(|proxy| self.proxy(proxy)).collect()
     }
@@ -131,6 +138,14 @@ impl Control for NodeControl {
             ping(&self.opening, &node)
                 .await
                 .map_err(|(reason, error)| api::Error { error, reason: Some(reason) })
+        })
+    }
+
+    fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>> {
+        Box::pin(async move {
+            let hops = self.parts.sessions.trace(&node).await;
+            let hops = hops.map_err(|e| api::Error { error: e.detail, reason: Some(e.reason) })?;
+            Ok(api::Trace { node_id: node, hops: hops.into_iter().map(traced).collect() })
         })
     }
 
@@ -195,6 +210,17 @@ fn linked(link: &Link) -> api::Peer {
     }
 }
 
+fn traced(hop: Hop) -> api::TraceHop {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    api::TraceHop {
+        node_id: hop.node,
+        rtt_ms: hop.rtt.map(ms),
+        link_rtt_ms: hop.link.rtt.map(ms),
+        link_loss: hop.link.loss.map(|permille| f64::from(permille) / 1e3),
+        error: hop.error,
+    }
+}
+
 fn absent(
     node: &NodeId,
     state: api::PeerState,
@@ -213,6 +239,18 @@ fn absent(
         groups: Vec::new(),
         relay: false,
         last_error,
+    }
+}
+
+fn transit(transit: &Transit) -> api::Transit {
+    let counted = |(kind, count): (&str, u64)| api::ErrorCount { kind: kind.to_owned(), count };
+    let mut dropped: Vec<_> = transit.dropped().filter(|(_, count)| *count > 0).map(counted).collect();
+    dropped.sort_by_key(|dropped| std::cmp::Reverse(dropped.count));
+    api::Transit {
+        circuits: count(transit.circuits),
+        packets: transit.packets,
+        bytes: transit.bytes,
+        dropped,
     }
 }
 

@@ -18,8 +18,12 @@
 
 mod accept;
 mod control;
+mod drain;
+mod load;
 mod renew;
+mod routes;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,8 +31,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
+use ffmesh_core::lsdb;
+use ffmesh_core::mesh::{self, Mesh};
 use ffmesh_core::policy::Own;
 use ffmesh_core::reason::Reason;
+use ffmesh_core::target::Target;
 use ffmesh_core::wire::Capability;
 use ffmesh_udp::Socket;
 use jiff::Timestamp;
@@ -37,17 +44,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::{Config, Listen};
-use crate::driver::{Driver, DriverConfig};
+use crate::config::{self, Config, Listen};
+use crate::driver::{Driver, DriverConfig, Started};
 use crate::egress::{self, Egress, ServiceAddresses};
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
-use crate::identity::{Credentials, IdentityError, Issuer, KnownKeys};
+use crate::identity::{
+    CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
+};
 use crate::ingress::{BindError, Ingress, holder};
-use crate::link::{self, Dialler, LinkContext, dial_upstream};
+use crate::link::{self, Dialler, LinkContext, WantedDialler, dial_upstream, dial_wanted};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
-use crate::socket::Labels;
+use crate::socket::{Labels, ProbeSender};
 use crate::state::{StateDir, StateError, StateLock};
 use crate::transport::{Transport, TransportError};
 
@@ -100,6 +109,9 @@ pub enum StartError {
         /// What the system says
         error: io::Error,
     },
+    /// This node's certificate would not be taken by others.
+    #[error("this node's certificate cannot be used: {0}")]
+    Certificate(#[from] CertificateError),
     /// The QUIC endpoint could not be made.
     #[error("cannot start QUIC: {0}")]
     Transport(#[from] TransportError),
@@ -127,6 +139,7 @@ struct Parts {
     credentials: Arc<Credentials>,
     transport: Transport,
     sessions: Sessions,
+    labels: Labels,
     flows: Flows,
     diallers: Vec<Dialler>,
     counters: Arc<Counters>,
@@ -159,14 +172,29 @@ impl Node {
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
         let labels = Labels::default();
-        let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
+        let udp = Arc::new(bound.udp);
+        let transport = Transport::new(udp.clone(), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
-        let (driver, linked) = Driver::start(
+        let epoch = state.next_epoch().map_err(|error| StartError::state(&state, error))?;
+        let known_keys = Arc::new(KnownKeys::load(&state)?);
+        let certificates = Certificates::new(credentials.clone(), known_keys.clone())?;
+        let addresses = where_to_dial(&config, bound.udp_address);
+        let Started { driver, linked, wanted } = Driver::start(
             DriverConfig {
                 own: credentials.node_id(),
                 max_links: config.quic.max_links as usize,
-                known_keys: KnownKeys::load(&state)?,
-                configured: config.quic.upstreams.iter().map(|upstream| upstream.node_id.clone()).collect(),
+                known_keys,
+                certificates: certificates.clone(),
+                upstreams: upstream_costs(&config),
+                mesh: Mesh::new(
+                    mesh_config(&config, &credentials, addresses),
+                    credentials.node_id(),
+                    epoch,
+                    Box::new(RecordSigner::new(&credentials)?),
+                    Box::new(certificates.clone()),
+                    rand::random(),
+                ),
+                transit: credentials.identity().relay && config.mesh.transit,
                 labels: labels.clone(),
                 counters: counters.clone(),
             },
@@ -175,7 +203,7 @@ impl Node {
         let links = LinkContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
-            epoch: state.next_epoch().map_err(|error| StartError::state(&state, error))?,
+            epoch,
             capabilities: capabilities(&config, &credentials),
             keep_alive: config.quic.keep_alive,
             events,
@@ -184,10 +212,14 @@ impl Node {
         let sessions = Sessions::new(SessionContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
+            certificates,
+            epoch,
             driver,
-            labels,
+            labels: labels.clone(),
+            probes: ProbeSender::new(udp),
             hold: config.mesh.hold,
             opened,
+            failovers: Arc::default(),
         });
         let limits = FlowLimits {
             flows: config.quic.max_flows.into(),
@@ -203,6 +235,7 @@ impl Node {
             transport,
             flows: Flows::new(limits, counters.clone()),
             sessions,
+            labels,
             diallers: Dialler::for_upstreams(&config.quic.upstreams),
             counters,
             issuer,
@@ -220,6 +253,7 @@ impl Node {
         for dialler in &parts.diallers {
             tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
         }
+        tasks.spawn(dial_wanted(links, WantedDialler::new(&parts.config.quic.upstreams), wanted, linked));
         for ingress in bound.ingresses {
             ingresses.spawn(ingress.run(opening.clone(), parts.counters.clone()));
         }
@@ -227,6 +261,7 @@ impl Node {
         let flows = parts.flows.clone();
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
+        tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
         parts.announce();
@@ -243,14 +278,19 @@ impl Node {
         &self.parts.listening
     }
 
-    /// Ends the node: no new flows, open ones have `mesh.drain_timeout` to end, the neighbours are told.
+    /// Ends the node: no new flows and circuits; open flows have `mesh.drain_timeout` to end, and those of others to take
+    /// other routes; the mesh is told.
     pub async fn stop(mut self) {
+        let driver = self.parts.sessions.driver();
         self.parts.flows.drain();
+        driver.drain().await;
         self.ingresses.shutdown().await;
         let limit = self.parts.config.mesh.drain_timeout;
-        if tokio::time::timeout(limit, self.parts.flows.ended()).await.is_err() {
+        let drained = async { tokio::join!(self.parts.flows.ended(), drain::transit_ended(&self.parts.labels)) };
+        if tokio::time::timeout(limit, drained).await.is_err() {
             tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
         }
+        driver.withdraw().await;
         self.tasks.shutdown().await;
         // Sessions first: their last packets travel behind labels that go with the links.
         self.parts.sessions.close(Reason::Drained, STOPPING);
@@ -355,7 +395,7 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
 }
 
 /// Keeps the policy's picture of this machine's addresses, as what a wildcard listener listens on changes with them,
-/// and of those of its services.
+/// and of those of its services; and tells the mesh where this node can be dialled.
 async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
     let (mut last, mut services) = (None, ServiceAddresses::default());
     loop {
@@ -370,6 +410,7 @@ async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
             }
             Err(error) => tracing::warn!("addresses of this machine cannot be read: {error}"),
         }
+        parts.sessions.driver().advertise(where_to_dial(&parts.config, parts.udp)).await;
         tokio::time::sleep(ADDRESS_INTERVAL).await;
     }
 }
@@ -378,6 +419,41 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.parts.transport.close_now(link::code::GOODBYE, STOPPING);
     }
+}
+
+/// What is configured for the links to upstreams, in µs: the least of a node's entries.
+fn upstream_costs(config: &Config) -> BTreeMap<NodeId, u32> {
+    let mut costs = BTreeMap::new();
+    for upstream in &config.quic.upstreams {
+        let cost = upstream.cost.saturating_mul(1_000);
+        costs.entry(upstream.node_id.clone()).and_modify(|least: &mut u32| *least = cost.min(*least)).or_insert(cost);
+    }
+    costs
+}
+
+/// What this node says about itself.
+fn mesh_config(config: &Config, credentials: &Credentials, addresses: Vec<Target>) -> mesh::Config {
+    let identity = credentials.identity();
+    let service = |service: &config::Service| lsdb::Service {
+        name: service.name.clone(),
+        protocol: u8::from(service.protocol == config::Protocol::Udp),
+        attachment: String::new(),
+    };
+    mesh::Config {
+        relay: identity.relay,
+        issuer: identity.issuer,
+        transit: config.mesh.transit,
+        cost: config.mesh.cost.saturating_mul(1_000),
+        addresses,
+        services: config.services.iter().map(service).collect(),
+    }
+}
+
+/// Where others can dial this node, as far as it can be said.
+fn where_to_dial(config: &Config, udp: SocketAddr) -> Vec<Target> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let addresses: Vec<_> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+    link::advertised(&config.quic, udp, &addresses)
 }
 
 fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {

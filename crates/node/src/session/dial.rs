@@ -1,21 +1,25 @@
 //! Dialling a session: once, in a task of its own, whoever waits for it and however long.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
+use ffmesh_core::steer::Path;
 use noq::VarInt;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Dialled, Session, SessionError, Sessions, end_text, lock};
-use crate::driver::Route;
+use super::approach::Approach;
+use super::{Session, SessionError, Sessions, end_text, lock};
 use crate::identity::PeerIdentity;
 use crate::transport::{HANDSHAKE_TIMEOUT, server_name};
 
 /// How long a flow to a node that cannot be reached just now waits for a route.
 const ROUTE_WAIT: Duration = Duration::from_millis(2_900);
+/// How long a circuit over one route may take before the next route is asked for one as well.
+const STAGGER: Duration = Duration::from_millis(300);
+/// How long all circuits may take.
+const CIRCUIT_WAIT: Duration = Duration::from_millis(2_900);
 
 /// What comes of a dial: nothing yet, or its end.
 pub(super) type Outcome = watch::Receiver<Option<Result<(), SessionError>>>;
@@ -57,22 +61,27 @@ impl Sessions {
     }
 
     async fn dial(&self, node: &NodeId) -> Result<(), SessionError> {
-        let route = self.route(node).await?;
+        let routes = self.routes_to(node).await?;
         if self.current(node).is_some() {
             return Ok(()); // it was only without a route, or the other node dialled
         }
-        let session = self.connect(node, route).await?;
-        self.enter(session);
+        let (session, approach) = self.connect(node, routes).await?;
+        self.enter(session, approach);
         Ok(())
     }
 
-    /// The best route to a node, awaited for [`ROUTE_WAIT`].
-    async fn route(&self, node: &NodeId) -> Result<Route, SessionError> {
+    /// The routes to a node, the best first, awaited for [`ROUTE_WAIT`]. A node that is not known is asked for.
+    pub(super) async fn routes_to(&self, node: &NodeId) -> Result<Vec<Path>, SessionError> {
         let mut table = self.table.clone();
-        if let Ok(Ok(table)) = timeout(ROUTE_WAIT, table.wait_for(|table| table.has_route(node))).await
-            && let Some(route) = table.routes(node).into_iter().next()
-        {
-            return Ok(route);
+        let knows = table.borrow().knows(node);
+        if !knows {
+            self.context.driver.find(node.clone()).await;
+        }
+        if let Ok(Ok(table)) = timeout(ROUTE_WAIT, table.wait_for(|table| table.has_route(node))).await {
+            let routes: Vec<_> = table.offers(node).into_iter().map(|offer| offer.route).collect();
+            if !routes.is_empty() {
+                return Ok(routes);
+            }
         }
         let table = self.table.borrow();
         Err(if table.knows(node) {
@@ -88,41 +97,85 @@ impl Sessions {
         })
     }
 
-    async fn connect(&self, node: &NodeId, route: Route) -> Result<Session, SessionError> {
+    async fn connect(&self, node: &NodeId, routes: Vec<Path>) -> Result<(Session, Approach), SessionError> {
         let no_route = |detail: String| SessionError { reason: Reason::NoRoute, detail };
         let id: u64 = rand::random();
-        let slot = self.context.labels.new_slot();
-        let (epoch, key) = {
-            let table = self.table.borrow();
-            (table.epoch(node), table.key(node))
+        let ends = self.context.driver.enter(id, node.clone()).await;
+        let ends = ends.ok_or_else(|| no_route("the node is shutting down".to_owned()))?;
+        let mut approach = Approach::new(self.context.labels.clone(), ends);
+        let connected = async {
+            self.first_circuit(&mut approach, id, node, routes).await?;
+            self.shake_hands(&mut approach, node).await
         };
-        let circuit = self.context.driver.open_circuit(route, id, slot).await;
-        let circuit = circuit.map_err(|e| no_route(format!("no circuit to {node}: {e}")))?;
-        let handshake = async {
-            let name = server_name(&self.context.credentials, node);
-            let connecting =
-                self.context.transport.connect_session(slot, &name).map_err(|e| e.to_string())?;
-            let connection = timeout(HANDSHAKE_TIMEOUT, connecting)
-                .await
-                .map_err(|_| "no answer within 5 s".to_owned())?
-                .map_err(|e| end_text(&e))?;
-            let mesh = self.context.credentials.mesh();
-            let peer = PeerIdentity::of(&connection, &mesh).map_err(|e| e.to_string())?;
-            if key.is_some_and(|key| peer.key != key) {
-                connection.close(VarInt::from_u32(Reason::Denied.code()), b"another key than on the link");
-                return Err(format!("it came with the key {}, and on its link with another", peer.key));
-            }
-            Ok::<_, String>((connection, peer))
-        };
-        match handshake.await {
+        match connected.await {
             Ok((connection, peer)) => {
-                let dialled = Dialled { id, circuit: Mutex::new(Some(circuit)) };
-                Ok(Session::new(connection, peer, epoch, slot, Some(dialled), self.place(node).opens.clone()))
+                let opens = self.place(node).opens.clone();
+                Ok((Session::new(connection, peer, Some(id), opens), approach))
             }
-            Err(e) => {
-                self.context.driver.close_circuit(circuit).await;
-                Err(no_route(format!("no session with {node}: {e}")))
+            Err(detail) => {
+                self.context.driver.leave(id).await;
+                Err(no_route(detail))
             }
         }
+    }
+
+    /// Asks for circuits over one route after the other until one is set up.
+    async fn first_circuit(
+        &self,
+        approach: &mut Approach,
+        id: u64,
+        node: &NodeId,
+        routes: Vec<Path>,
+    ) -> Result<(), String> {
+        let end = Instant::now() + CIRCUIT_WAIT;
+        let mut why = format!("no answer within {CIRCUIT_WAIT:?}");
+        let (mut left, mut waiting, mut next) = (routes.into_iter(), 0, Instant::now());
+        loop {
+            tokio::select! {
+                () = sleep_until(next), if left.len() > 0 => {
+                    if let Some(path) = left.next() {
+                        waiting += 1;
+                        next = Instant::now() + STAGGER;
+                        self.context.driver.open_circuit(id, path).await;
+                    }
+                }
+                outcome = approach.next(), if waiting > 0 => match outcome {
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(error)) => {
+                        (why, next) = (error.to_string(), Instant::now());
+                        waiting -= 1;
+                        if waiting == 0 && left.len() == 0 {
+                            return Err(format!("no circuit to {node}: {why}"));
+                        }
+                    }
+                    None => return Err("the node is shutting down".to_owned()),
+                },
+                () = sleep_until(end) => return Err(format!("no circuit to {node}: {why}")),
+            }
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        approach: &mut Approach,
+        node: &NodeId,
+    ) -> Result<(noq::Connection, PeerIdentity), String> {
+        let failed = |why: &str| format!("no session with {node}: {why}");
+        let name = server_name(&self.context.credentials, node);
+        let slot = approach.ends.address.slot(0);
+        let connecting =
+            self.context.transport.connect_session(slot, &name).map_err(|e| failed(&e.to_string()))?;
+        let connection = timeout(HANDSHAKE_TIMEOUT, approach.until(connecting))
+            .await
+            .map_err(|_| failed("no answer within 5 s"))?
+            .map_err(|e| failed(&end_text(&e)))?;
+        let mesh = self.context.credentials.mesh();
+        let peer = PeerIdentity::of(&connection, &mesh).map_err(|e| failed(&e.to_string()))?;
+        let known = self.table.borrow().key(node);
+        if known.is_some_and(|key| peer.key != key) {
+            connection.close(VarInt::from_u32(Reason::Denied.code()), b"another key than the mesh knows");
+            return Err(failed(&format!("it came with the key {}, and the mesh knows another", peer.key)));
+        }
+        Ok((connection, peer))
     }
 }

@@ -2,16 +2,21 @@
 //!
 //! ```text
 //! to(node) ─▶ dial ──┐                one task each:
-//!                    ├─ Session ─┬─ supervise: points the slot at the current route, ends the session when its node
-//! accept() ──────────┘           │             restarted, when it was without a route for too long, or when retired
+//!                    ├─ Session ─┬─ supervise: its circuits and their probes, which circuit each slot takes (`steering`),
+//! accept() ──────────┘           │             QUIC's paths (`paths`), and its end (`upkeep`)
 //!                                └─ handed to `opened`, whose owner accepts its streams
 //! ```
 //!
-//! A session outlives the links that its packets take: with no route left it waits for `mesh.hold`.
+//! A session outlives the links and relays that its packets take: with no route left it waits for `mesh.hold`.
 
+mod approach;
 mod bucket;
 mod dial;
+mod paths;
+mod seal;
+mod steering;
 mod supervise;
+mod trace;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -21,16 +26,18 @@ use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
+use ffmesh_core::steer::{Path, RouteReport, RouteState};
 use noq::{Connection, ConnectionError, Incoming, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
+use approach::Approach;
 use bucket::Bucket;
 
-use crate::driver::{Circuit, Driver, Origin, RoutingTable};
-use crate::identity::{Credentials, PeerIdentity};
+use crate::driver::{Driver, RoutingTable};
+use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::link::Link;
-use crate::socket::{Labels, SlotAddr};
+use crate::socket::{Labels, ProbeSender, SlotAddr};
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 
 /// Sessions that one node may have open with this one: the current, one retired, one that takes over.
@@ -45,14 +52,22 @@ pub struct SessionContext {
     pub transport: Transport,
     /// Who this node is
     pub credentials: Arc<Credentials>,
+    /// The certificates of the mesh's nodes
+    pub certificates: Certificates,
+    /// This node's boot epoch
+    pub epoch: u64,
     /// Sets up circuits and knows the routes
     pub driver: Driver,
     /// The socket's labels
     pub labels: Labels,
+    /// Sends probes
+    pub probes: ProbeSender,
     /// `mesh.hold`
     pub hold: Duration,
     /// Where new sessions go, dialled and accepted
     pub opened: mpsc::Sender<Session>,
+    /// Times that a session left a route that had died
+    pub failovers: Arc<AtomicU64>,
 }
 
 /// Why there is no session with a node.
@@ -72,12 +87,10 @@ pub struct Session(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     peer: PeerIdentity,
-    /// The peer's boot epoch when the session was made.
-    epoch: Option<u64>,
-    /// What QUIC sees of its route.
-    slot: SlotAddr,
-    /// Set where this node dialled it, and so sets up its circuits.
-    dialled: Option<Dialled>,
+    /// The peer's boot epoch, once it has told.
+    epoch: OnceLock<u64>,
+    /// Names it in CIRCUIT_OPEN; set where this node dialled it, and so sets up its circuits.
+    dialled: Option<u64>,
     connection: Connection,
     /// Flows that are open.
     flows: AtomicU64,
@@ -87,29 +100,20 @@ struct Inner {
     closed: OnceLock<(Reason, &'static str)>,
     opens: Arc<Mutex<Bucket>>,
     echoes: Semaphore,
-}
-
-#[derive(Debug)]
-struct Dialled {
-    /// Names the session in CIRCUIT_OPEN.
-    id: u64,
-    /// Where the slot points.
-    circuit: Mutex<Option<Circuit>>,
+    /// How its routes fare.
+    routes: Mutex<Vec<RouteReport>>,
 }
 
 impl Session {
     fn new(
         connection: Connection,
         peer: PeerIdentity,
-        epoch: Option<u64>,
-        slot: SlotAddr,
-        dialled: Option<Dialled>,
+        dialled: Option<u64>,
         opens: Arc<Mutex<Bucket>>,
     ) -> Self {
         Self(Arc::new(Inner {
             peer,
-            epoch,
-            slot,
+            epoch: OnceLock::new(),
             dialled,
             connection,
             flows: AtomicU64::new(0),
@@ -117,6 +121,7 @@ impl Session {
             closed: OnceLock::new(),
             opens,
             echoes: Semaphore::new(MAX_ECHOES),
+            routes: Mutex::default(),
         }))
     }
 
@@ -179,9 +184,18 @@ impl Session {
         self.0.connection.close_reason().is_none()
     }
 
-    /// Whether it is with another start of the node than the one that `epoch` stands for.
+    /// Whether the node has started anew since, as its epoch now is `epoch`.
     fn is_stale(&self, epoch: Option<u64>) -> bool {
-        matches!((self.0.epoch, epoch), (Some(then), Some(now)) if then != now)
+        matches!((self.0.epoch.get(), epoch), (Some(then), Some(now)) if *then < now)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.flows.load(Ordering::Relaxed) == 0
+    }
+
+    /// How its routes fare; nothing where the other node dialled it and chooses them.
+    fn routes(&self) -> Vec<RouteReport> {
+        lock(&self.0.routes).clone()
     }
 }
 
@@ -240,25 +254,27 @@ impl Sessions {
 
     /// Accepts a session that another node dials, and serves it.
     pub async fn accept(&self, incoming: Incoming, slot: SlotAddr) -> Result<(), String> {
-        let Some(Origin { node, epoch, key }) = self.context.driver.origin(slot).await else {
+        let Some((node, ends)) = self.context.driver.claim(slot.session()).await else {
             incoming.ignore();
-            return Err("the circuit it came by is gone".to_owned());
+            return Err("the circuit it came by is gone, or its session has begun already".to_owned());
         };
+        let mut approach = Approach::new(self.context.labels.clone(), ends);
         let connecting =
             self.context.transport.accept_as(incoming, Kind::Session(slot)).map_err(|e| e.to_string())?;
-        let connection = timeout(HANDSHAKE_TIMEOUT, connecting)
+        let connection = timeout(HANDSHAKE_TIMEOUT, approach.until(connecting))
             .await
             .map_err(|_| format!("session of {node}: no handshake within 5 s"))?
             .map_err(|e| format!("session of {node}: {}", end_text(&e)))?;
         let peer =
             PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
-        if peer.id != node || peer.key != key {
+        let known = self.table.borrow().key(&node);
+        if peer.id != node || known.is_some_and(|key| peer.key != key) {
             connection
                 .close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
-            return Err(format!("{} came by a circuit of {node}, whose key is {key}", peer.id));
+            return Err(format!("{}, whose key is {}, came by a circuit of {node}", peer.id, peer.key));
         }
         let opens = self.place(&node).opens.clone();
-        self.enter(Session::new(connection, peer, Some(epoch), slot, None, opens));
+        self.enter(Session::new(connection, peer, None, opens), approach);
         Ok(())
     }
 
@@ -276,11 +292,40 @@ impl Sessions {
         places.iter().filter(|place| lock(&place.current).as_ref().is_some_and(Session::is_open)).count()
     }
 
-    /// What a session's node is by its latest certificate: that of its link, where it has renewed it since.
+    /// What a session's node is by its latest certificate: that of its link or in the mesh, where it has renewed it since.
     pub fn identity(&self, session: &Session) -> PeerIdentity {
         let table = self.table.borrow();
         let linked = table.neighbors.get(&session.peer().id).map(Link::peer);
-        linked.filter(|linked| linked.key == session.peer().key).unwrap_or(session.peer()).clone()
+        let linked = linked.filter(|linked| linked.key == session.peer().key).cloned();
+        let known = linked.or_else(|| self.context.certificates.identity_of(&session.peer().key.into()));
+        known.filter(|known| known.issued > session.peer().issued).unwrap_or_else(|| session.peer().clone())
+    }
+
+    /// How the routes fare that sessions use, by the node that they lead to.
+    pub fn route_reports(&self) -> HashMap<NodeId, Vec<RouteReport>> {
+        let places: Vec<_> = self.lock().iter().map(|(node, place)| (node.clone(), place.clone())).collect();
+        let current = |(node, place): (NodeId, Arc<Place>)| {
+            let session = lock(&place.current).clone().filter(Session::is_open)?;
+            Some((node, session.routes()))
+        };
+        places.into_iter().filter_map(current).collect()
+    }
+
+    /// The route that the traffic of the session with a node takes; none where there is no session, or the other node
+    /// chooses.
+    pub fn route_in_use(&self, node: &NodeId) -> Option<Path> {
+        let reports = self.current(node)?.routes();
+        reports.into_iter().find(|report| report.state == RouteState::InUse).map(|report| report.path)
+    }
+
+    /// Times that a session left a route that had died.
+    pub fn failovers(&self) -> u64 {
+        self.context.failovers.load(Ordering::Relaxed)
+    }
+
+    /// The driver, for what concerns the mesh as a whole.
+    pub fn driver(&self) -> &Driver {
+        &self.context.driver
     }
 
     /// The routing table as it is now.
@@ -300,7 +345,7 @@ impl Sessions {
     }
 
     /// Makes a session the current one with its node, unless the one there is stays, and starts to serve it.
-    fn enter(&self, session: Session) {
+    fn enter(&self, session: Session, approach: Approach) {
         let place = self.place(&session.peer().id);
         {
             let mut current = lock(&place.current);
@@ -324,7 +369,7 @@ impl Sessions {
         tokio::spawn(async move {
             // Its streams are accepted also when it is retired at once: the other node may not know yet.
             if context.opened.send(session.clone()).await.is_ok() {
-                supervise::supervise(context, table, session).await;
+                supervise::supervise(context, table, session, approach).await;
             }
         });
     }
@@ -332,7 +377,7 @@ impl Sessions {
     /// Whether `new` takes over from `old`: when both nodes dialled, the session of the lower id stays; a second one
     /// from the same side means that this side has lost the first.
     fn prefers(&self, old: &Session, new: &Session) -> bool {
-        if !old.is_open() || old.is_stale(new.0.epoch) || old.dialled() == new.dialled() {
+        if !old.is_open() || old.is_stale(new.0.epoch.get().copied()) || old.dialled() == new.dialled() {
             return true;
         }
         new.dialled() == (self.context.credentials.node_id() < new.peer().id)

@@ -1,16 +1,16 @@
-//! What a session needs and when: the decisions of `supervise`, without its I/O.
+//! When a session ends that nothing else ends: the decisions of `supervise`, without its I/O.
 
 use std::time::Duration;
 
 use ffmesh_core::time::Time;
 
-/// Between attempts to set up a circuit where there is a route.
-const REPOINT_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a retired session stays without flows: time enough for the other node to learn that it is retired.
 const RETIRED_LINGER: Duration = Duration::from_secs(30);
-/// How long an accepted session may have a route and no circuit: the other node sets one up at once, unless it has
-/// forgotten the session.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
+/// How long an accepted session may have a route and no circuit: the other node sets one up within seconds, unless it has
+/// forgotten the session or sees no route itself.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
+/// How long a session stays without flows. Longer than people look away; a new one costs two round trips.
+const UNUSED_AFTER: Duration = Duration::from_mins(15);
 
 /// What is known of a session now.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
@@ -20,10 +20,12 @@ pub(super) struct Facts {
     pub(super) dialled: bool,
     /// Its node can be reached.
     pub(super) has_route: bool,
-    /// Its slot points at the best route (dialled), or at any (accepted).
-    pub(super) is_pointed: bool,
-    /// Another session took over, and no flow is open.
+    /// It has a circuit.
+    pub(super) has_circuit: bool,
+    /// No flow is open.
     pub(super) is_idle: bool,
+    /// Another session took over.
+    pub(super) is_retired: bool,
     /// Its node has started anew since.
     pub(super) is_stale: bool,
 }
@@ -37,10 +39,10 @@ pub(super) enum Step {
     CloseRouteless,
     /// Close it: another session took over.
     CloseRetired,
+    /// Close it: nobody uses it.
+    CloseUnused,
     /// Close it: the other node has forgotten it.
     CloseForgotten,
-    /// Set up a circuit over the best route.
-    Point,
     /// Nothing before this moment, or before the facts change.
     Wait(Option<Time>),
 }
@@ -51,16 +53,17 @@ pub(super) struct Upkeep {
     hold: Duration,
     routeless_since: Option<Time>,
     idle_since: Option<Time>,
-    unpointed_since: Option<Time>,
-    point_at: Option<Time>,
+    /// Idle and retired
+    spare_since: Option<Time>,
+    bare_since: Option<Time>,
 }
 
 impl Upkeep {
     pub(super) fn new(hold: Duration) -> Self {
-        Self { hold, routeless_since: None, idle_since: None, unpointed_since: None, point_at: None }
+        Self { hold, routeless_since: None, idle_since: None, spare_since: None, bare_since: None }
     }
 
-    /// What to do at `now`. After [`Step::Point`], tell how it went with the next facts.
+    /// What to do at `now`.
     pub(super) fn step(&mut self, now: Time, facts: Facts) -> Step {
         if facts.is_stale {
             return Step::CloseStale;
@@ -68,16 +71,15 @@ impl Upkeep {
         let since = |was: Option<Time>, is: bool| is.then(|| was.unwrap_or(now));
         self.routeless_since = since(self.routeless_since, !facts.has_route);
         self.idle_since = since(self.idle_since, facts.is_idle);
-        self.unpointed_since = since(self.unpointed_since, facts.has_route && !facts.is_pointed);
-        if self.unpointed_since.is_none() {
-            self.point_at = None;
-        }
+        self.spare_since = since(self.spare_since, facts.is_idle && facts.is_retired);
+        self.bare_since = since(self.bare_since, facts.has_route && !facts.has_circuit);
         // Its dialler ends it; the other node helps where the dialler does not.
-        let linger = if facts.dialled { RETIRED_LINGER } else { RETIRED_LINGER * 2 };
+        let patience = if facts.dialled { 1 } else { 2 };
         let ends = [
             (self.routeless_since, self.hold, Step::CloseRouteless),
-            (self.idle_since, linger, Step::CloseRetired),
-            (self.unpointed_since.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
+            (self.spare_since, RETIRED_LINGER * patience, Step::CloseRetired),
+            (self.idle_since, UNUSED_AFTER * patience, Step::CloseUnused),
+            (self.bare_since.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
         ];
         let mut wake: Option<Time> = None;
         for (since, limit, step) in ends {
@@ -86,14 +88,6 @@ impl Upkeep {
                 return step;
             }
             wake = Some(wake.map_or(since + limit, |wake| wake.min(since + limit)));
-        }
-        if facts.dialled && self.unpointed_since.is_some() {
-            let at = self.point_at.unwrap_or(now);
-            if now >= at {
-                self.point_at = Some(now + REPOINT_INTERVAL);
-                return Step::Point;
-            }
-            wake = Some(wake.map_or(at, |wake| wake.min(at)));
         }
         Step::Wait(wake)
     }
@@ -108,7 +102,14 @@ mod tests {
     const HOLD: Duration = Duration::from_mins(10);
 
     fn healthy() -> Facts {
-        Facts { dialled: true, has_route: true, is_pointed: true, is_idle: false, is_stale: false }
+        Facts {
+            dialled: true,
+            has_route: true,
+            has_circuit: true,
+            is_idle: false,
+            is_retired: false,
+            is_stale: false,
+        }
     }
 
     fn at(seconds: u64) -> Time {
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn without_a_route_it_waits_for_the_hold() {
         let mut upkeep = Upkeep::new(HOLD);
-        let facts = Facts { has_route: false, is_pointed: false, ..healthy() };
+        let facts = Facts { has_route: false, has_circuit: false, ..healthy() };
         assert_eq!(upkeep.step(at(5), facts), Step::Wait(Some(at(605))));
         assert_eq!(upkeep.step(at(604), facts), Step::Wait(Some(at(605))));
         assert_eq!(upkeep.step(at(605), facts), Step::CloseRouteless);
@@ -132,35 +133,25 @@ mod tests {
     #[test]
     fn a_route_that_returns_starts_the_hold_anew() {
         let mut upkeep = Upkeep::new(HOLD);
-        let routeless = Facts { has_route: false, is_pointed: false, ..healthy() };
+        let routeless = Facts { has_route: false, has_circuit: false, ..healthy() };
         upkeep.step(at(0), routeless);
         upkeep.step(at(599), healthy());
         assert_eq!(upkeep.step(at(600), routeless), Step::Wait(Some(at(1200))));
     }
 
     #[test]
-    fn a_dialled_session_is_pointed_at_once_and_again_until_it_is() {
+    fn an_accepted_session_without_a_circuit_is_forgotten() {
         let mut upkeep = Upkeep::new(HOLD);
-        let unpointed = Facts { is_pointed: false, ..healthy() };
-        assert_eq!(upkeep.step(at(1), unpointed), Step::Point);
-        let again = at(1) + REPOINT_INTERVAL;
-        assert_eq!(upkeep.step(at(1), unpointed), Step::Wait(Some(again)));
-        assert_eq!(upkeep.step(again, unpointed), Step::Point);
-        assert_eq!(upkeep.step(again, healthy()), Step::Wait(None));
-        assert_eq!(upkeep.step(again, unpointed), Step::Point, "a new loss is not made to wait");
-    }
-
-    #[test]
-    fn an_accepted_session_that_nobody_points_is_forgotten() {
-        let mut upkeep = Upkeep::new(HOLD);
-        let facts = Facts { dialled: false, is_pointed: false, ..healthy() };
-        assert_eq!(upkeep.step(at(1), facts), Step::Wait(Some(at(6))));
-        assert_eq!(upkeep.step(at(6), facts), Step::CloseForgotten);
+        let facts = Facts { dialled: false, has_circuit: false, ..healthy() };
+        assert_eq!(upkeep.step(at(1), facts), Step::Wait(Some(at(61))));
+        assert_eq!(upkeep.step(at(61), facts), Step::CloseForgotten);
+        let dialled = Facts { has_circuit: false, ..healthy() };
+        assert_eq!(Upkeep::new(HOLD).step(at(0), dialled), Step::Wait(None));
     }
 
     #[test]
     fn a_retired_session_ends_after_its_last_flow_and_by_its_dialler_first() {
-        let idle = Facts { is_idle: true, ..healthy() };
+        let idle = Facts { is_idle: true, is_retired: true, ..healthy() };
         let mut upkeep = Upkeep::new(HOLD);
         assert_eq!(upkeep.step(at(0), idle), Step::Wait(Some(at(30))));
         assert_eq!(upkeep.step(at(30), idle), Step::CloseRetired);
@@ -168,21 +159,28 @@ mod tests {
         assert_eq!(Upkeep::new(HOLD).step(at(0), accepted), Step::Wait(Some(at(60))));
     }
 
+    #[test]
+    fn a_session_that_nobody_uses_ends() {
+        let idle = Facts { is_idle: true, ..healthy() };
+        let mut upkeep = Upkeep::new(HOLD);
+        assert_eq!(upkeep.step(at(0), idle), Step::Wait(Some(at(900))));
+        assert_eq!(upkeep.step(at(899), healthy()), Step::Wait(None));
+        assert_eq!(upkeep.step(at(900), idle), Step::Wait(Some(at(1800))));
+        assert_eq!(upkeep.step(at(1800), idle), Step::CloseUnused);
+    }
+
     proptest! {
         #[test]
         fn it_never_wakes_in_the_past(steps in prop::collection::vec(
-            (0u64..5_000_000, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()), 1..60,
+            (0u64..5_000_000, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()), 1..60,
         )) {
             let mut upkeep = Upkeep::new(Duration::from_secs(3));
             let mut now = Time(0);
-            for (later, dialled, has_route, is_pointed, is_idle) in steps {
+            for (later, dialled, has_route, has_circuit, is_idle, is_retired) in steps {
                 now = Time(now.0 + later);
-                let facts = Facts { dialled, has_route, is_pointed, is_idle, is_stale: false };
-                match upkeep.step(now, facts) {
-                    Step::Wait(Some(at)) => prop_assert!(at > now),
-                    // Pointing is not asked for twice at one moment, so that a failing one cannot spin.
-                    Step::Point => prop_assert!(matches!(upkeep.step(now, facts), Step::Wait(Some(at)) if at > now)),
-                    _ => {}
+                let facts = Facts { dialled, has_route, has_circuit, is_idle, is_retired, is_stale: false };
+                if let Step::Wait(Some(at)) = upkeep.step(now, facts) {
+                    prop_assert!(at > now);
                 }
             }
         }

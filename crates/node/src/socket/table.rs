@@ -2,65 +2,65 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ffmesh_core::label::Label;
+use ffmesh_core::time::Time;
 use ffmesh_udp::mapped;
 use tokio::sync::watch;
 
-/// First 6 bytes of virtual addresses. Only this process ever sees them, so they need not be unique.
-const PREFIX: [u8; 6] = [0xfd, 0xff, 0x4d, 0x45, 0x53, 0x48];
-const PORT: u16 = 1;
+use super::address::{MAX_SLOTS, SessionAddr, SlotAddr};
+use super::circuit::{CircuitEnd, Hop, Way};
+use super::limit::{Allowance, TransitLimit};
+use super::relay::{Counters, Transit};
+use crate::clock;
 
-/// The virtual address of one slot, as QUIC sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SlotAddr(u64);
-
-impl SlotAddr {
-    /// The slot of an address, or `None` where the address is a real one.
-    pub fn of(address: SocketAddr) -> Option<Self> {
-        let IpAddr::V6(ip) = address.ip() else { return None };
-        let [prefix @ .., _, _, b0, b1, b2, b3, b4, b5, b6, b7] = ip.octets();
-        (prefix == PREFIX).then_some(Self(u64::from_be_bytes([b0, b1, b2, b3, b4, b5, b6, b7])))
-    }
-}
-
-impl From<SlotAddr> for SocketAddr {
-    fn from(slot: SlotAddr) -> Self {
-        let mut octets = [0; 16];
-        octets[..6].copy_from_slice(&PREFIX);
-        octets[8..].copy_from_slice(&slot.0.to_be_bytes());
-        Self::new(Ipv6Addr::from(octets).into(), PORT)
-    }
-}
-
-/// Where the packets of a slot go now: the first hop of its circuit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hop {
-    /// The neighbour's current address
-    pub to: SocketAddr,
-    /// This node's address on the link to it
-    pub from: Option<IpAddr>,
-    /// The label that the neighbour accepts
-    pub label: Label,
-    /// Serial of the link to it
-    pub link: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
+/// A label that this node accepts.
+#[derive(Debug)]
 struct Accept {
-    slot: SlotAddr,
     from: SocketAddr,
     /// Serial of the link that the label was agreed over.
     link: u64,
+    owner: Owner,
+}
+
+/// Whose packets come behind a label.
+#[derive(Debug)]
+pub(super) enum Owner {
+    /// A session's: the circuit ends here
+    End(CircuitEnd),
+    /// Another node's: the circuit goes on
+    Passage(Passage),
+}
+
+/// A circuit that passes this node, in one direction.
+#[derive(Debug)]
+pub(super) struct Passage {
+    /// Where it goes on, with the label to swap in
+    pub(super) hop: Hop,
+    /// When the last packet came, in microseconds
+    used: AtomicU64,
+    /// What is left to the link it comes by
+    allowance: Arc<Mutex<Allowance>>,
+}
+
+impl Passage {
+    /// Takes note of a run of packets. Returns whether it may pass.
+    pub(super) fn admit(&self, packets: usize, bytes: usize, now: Time) -> bool {
+        self.used.store(now.0, Ordering::Relaxed);
+        self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(packets, bytes, now)
+    }
 }
 
 /// The tables behind [`Labels`].
 #[derive(Debug, Default)]
 pub(super) struct Table {
     accepts: HashMap<Label, Accept>,
-    hops: HashMap<SlotAddr, Hop>,
+    ways: HashMap<SlotAddr, Way>,
+    /// Of each link that something is relayed for.
+    allowances: HashMap<u64, Arc<Mutex<Allowance>>>,
     /// Addresses that are being dialled, and how often.
     dialling: HashMap<SocketAddr, usize>,
 }
@@ -71,41 +71,142 @@ impl Table {
         self.dialling.contains_key(&address)
     }
 
-    /// The slot that owns a label, if the packet came from the address of the neighbour that the label is for.
-    pub(super) fn accept(&self, label: Label, from: SocketAddr) -> Option<SlotAddr> {
+    /// The owner of a label, if the packet came from the address of the neighbour that the label is for.
+    pub(super) fn owner(&self, label: Label, from: SocketAddr) -> Option<&Owner> {
         let accept = self.accepts.get(&label)?;
-        (accept.from == from).then_some(accept.slot)
+        (accept.from == from).then_some(&accept.owner)
     }
 
     /// Where a slot's packets go.
-    pub(super) fn hop(&self, slot: SlotAddr) -> Option<Hop> {
-        self.hops.get(&slot).copied()
+    pub(super) fn way(&self, slot: SlotAddr) -> Option<&Way> {
+        self.ways.get(&slot)
+    }
+
+    fn remove(&mut self, label: Label) {
+        let Some(accept) = self.accepts.remove(&label) else { return };
+        if let Owner::Passage(passage) = accept.owner {
+            // One count is this passage's, one the table's.
+            if Arc::strong_count(&passage.allowance) <= 2 {
+                self.allowances.remove(&accept.link);
+            }
+        }
     }
 }
 
-/// The node's labels, shared by its socket and whoever sets up circuits.
+/// The node's labels, shared by its socket and whoever sets up circuits. How many there are is theirs to bound.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     table: Arc<RwLock<Table>>,
     pointed: Arc<watch::Sender<()>>,
+    limit: TransitLimit,
+    transit: Arc<Counters>,
 }
 
 impl Labels {
-    /// A fresh virtual address, with no route yet.
-    pub fn new_slot(&self) -> SlotAddr {
-        SlotAddr(rand::random())
+    /// Without any labels. Each link may have so much relayed.
+    pub fn new(limit: TransitLimit) -> Self {
+        Self { limit, ..Self::default() }
     }
 
-    /// A fresh label that is accepted from `from`, the other end of a link, for `slot`.
-    pub fn accept_from(&self, slot: SlotAddr, from: SocketAddr, link: u64) -> Label {
+    /// Fresh virtual addresses, whose slots point nowhere yet.
+    pub fn new_session(&self) -> SessionAddr {
+        SessionAddr::from_random(rand::random())
+    }
+
+    /// From now on `label` is accepted from `from`, the other end of a link, as the end of a circuit.
+    pub fn install_end(&self, label: Label, link: u64, from: SocketAddr, end: CircuitEnd) {
+        self.install(label, link, from, |_| Owner::End(end));
+    }
+
+    /// From now on what comes behind `label` from `from`, the other end of a link, goes on to `hop`.
+    pub fn install_relay(&self, label: Label, link: u64, from: SocketAddr, hop: Hop) {
+        self.install(label, link, from, |table| {
+            let now = clock::now();
+            let allowance = table
+                .allowances
+                .entry(link)
+                .or_insert_with(|| Arc::new(Mutex::new(Allowance::new(self.limit, now))))
+                .clone();
+            Owner::Passage(Passage { hop, used: AtomicU64::new(now.0), allowance })
+        });
+    }
+
+    fn install(&self, label: Label, link: u64, from: SocketAddr, owner: impl FnOnce(&mut Table) -> Owner) {
         let mut table = self.write();
-        loop {
-            let label = Label::from_random(rand::random());
-            if let Entry::Vacant(entry) = table.accepts.entry(label) {
-                entry.insert(Accept { slot, from: mapped(from), link });
-                return label;
+        table.remove(label);
+        let owner = owner(&mut table);
+        table.accepts.insert(label, Accept { from: mapped(from), link, owner });
+    }
+
+    /// Forgets a label.
+    pub fn remove(&self, label: Label) {
+        self.write().remove(label);
+    }
+
+    /// Says which circuit a slot's packets take from now on. Without one they are lost.
+    pub fn point(&self, slot: SlotAddr, way: Option<Way>) {
+        let mut table = self.write();
+        let _ = match way {
+            Some(way) => table.ways.insert(slot, way),
+            None => table.ways.remove(&slot),
+        };
+        drop(table);
+        self.pointed.send_replace(());
+    }
+
+    /// Forgets the slots of a session that has ended.
+    pub fn forget_session(&self, session: SessionAddr) {
+        (0..MAX_SLOTS).for_each(|slot| self.point(session.slot(slot), None));
+    }
+
+    /// Where a slot's packets go now.
+    pub fn hop(&self, slot: SlotAddr) -> Option<Hop> {
+        self.read().way(slot).map(|way| way.hop)
+    }
+
+    /// Tells that some slot was pointed elsewhere or nowhere.
+    pub fn pointed(&self) -> watch::Receiver<()> {
+        self.pointed.subscribe()
+    }
+
+    /// The other end of a link has proved a new address: all that was agreed over this link follows.
+    pub fn move_link(&self, link: u64, new: SocketAddr) {
+        let mut table = self.write();
+        let Table { accepts, ways, .. } = &mut *table;
+        let mut hops: Vec<&mut Hop> = ways.values_mut().map(|way| &mut way.hop).collect();
+        for accept in accepts.values_mut() {
+            if accept.link == link {
+                accept.from = mapped(new);
+            }
+            if let Owner::Passage(passage) = &mut accept.owner {
+                hops.push(&mut passage.hop);
             }
         }
+        for hop in hops.into_iter().filter(|hop| hop.link == link) {
+            hop.to = new;
+            hop.from = None; // the link's local address may be another one, too
+        }
+    }
+
+    /// The labels of circuits that pass this node and had no packet since `before`.
+    pub fn idle_relays(&self, before: Time) -> Vec<Label> {
+        let table = self.read();
+        let is_idle = |accept: &Accept| match &accept.owner {
+            Owner::Passage(passage) => passage.used.load(Ordering::Relaxed) < before.0,
+            Owner::End(_) => false,
+        };
+        table.accepts.iter().filter(|(_, accept)| is_idle(accept)).map(|(label, _)| *label).collect()
+    }
+
+    /// What was relayed so far.
+    pub fn transit(&self) -> Transit {
+        let passes = |accept: &&Accept| matches!(accept.owner, Owner::Passage(_));
+        // Each has a label for either direction.
+        self.transit.snapshot(self.read().accepts.values().filter(passes).count() / 2)
+    }
+
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        self.transit.clone()
     }
 
     /// Marks an address as being dialled, for as long as the guard lives: see [`Dialling`].
@@ -113,49 +214,6 @@ impl Labels {
         let address = mapped(address);
         *self.write().dialling.entry(address).or_default() += 1;
         Dialling { labels: self.clone(), address }
-    }
-
-    /// Forgets a label.
-    pub fn forget(&self, label: Label) {
-        self.write().accepts.remove(&label);
-    }
-
-    /// Points a slot at a circuit's first hop.
-    pub fn point(&self, slot: SlotAddr, hop: Hop) {
-        self.write().hops.insert(slot, hop);
-        self.pointed.send_replace(());
-    }
-
-    /// Takes a slot's route away, if it is still the one with this label: what it sends from now on is lost.
-    pub fn unpoint(&self, slot: SlotAddr, label: Label) {
-        let mut table = self.write();
-        if table.hops.get(&slot).is_some_and(|hop| hop.label == label) {
-            table.hops.remove(&slot);
-            drop(table);
-            self.pointed.send_replace(());
-        }
-    }
-
-    /// Where a slot's packets go now.
-    pub fn hop(&self, slot: SlotAddr) -> Option<Hop> {
-        self.read().hop(slot)
-    }
-
-    /// Tells that some slot was pointed or unpointed.
-    pub fn pointed(&self) -> watch::Receiver<()> {
-        self.pointed.subscribe()
-    }
-
-    /// The other end of a link has proved a new address: the labels that were agreed over this link follow.
-    pub fn move_link(&self, link: u64, new: SocketAddr) {
-        let mut table = self.write();
-        for accept in table.accepts.values_mut().filter(|accept| accept.link == link) {
-            accept.from = mapped(new);
-        }
-        for hop in table.hops.values_mut().filter(|hop| hop.link == link) {
-            hop.to = new;
-            hop.from = None; // the link's local address may be another one, too
-        }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Table> {

@@ -4,6 +4,7 @@ mod issuing;
 mod joining;
 mod storage;
 mod tls;
+mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,16 +25,16 @@ const LINK: &[u8] = b"ffmesh-link-test";
 const HOUR: Duration = Duration::from_hours(1);
 
 /// An issuer and the endpoint that serves its joins; ends with the test.
-struct Mesh {
+pub(crate) struct Mesh {
     temp: tempfile::TempDir,
     state: StateDir,
     issuer: Arc<Issuer>,
-    credentials: Credentials,
+    pub(crate) credentials: Credentials,
     port: u16,
 }
 
 impl Mesh {
-    fn found(cert_ttl: Duration) -> Self {
+    pub(crate) fn found(cert_ttl: Duration) -> Self {
         Self::named("home", "founder", cert_ttl)
     }
 
@@ -55,7 +56,7 @@ impl Mesh {
     }
 
     /// Serves joins on a free port.
-    fn serving(mut self) -> Self {
+    pub(crate) fn serving(mut self) -> Self {
         let config = QuicServerConfig::try_from(self.credentials.join_server_config()).unwrap();
         let endpoint = server(noq::ServerConfig::with_crypto(Arc::new(config)));
         self.port = endpoint.local_addr().unwrap().port();
@@ -95,7 +96,7 @@ impl Mesh {
         join(token, &JoinOptions { state: self.dir(node), node_id: Some(id(node)) }).await
     }
 
-    async fn member(&self, node: &str) -> Credentials {
+    pub(crate) async fn member(&self, node: &str) -> Credentials {
         self.join(&self.token(|_| {}), node).await.unwrap();
         Credentials::load(&self.dir(node)).unwrap()
     }
