@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::identity::{Certificates, KnownKeys};
-use crate::link::{Link, LinkEvent, Linked, Wanted};
+use crate::link::{Link, LinkEvent, Linked, Wanted, code};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
 use crate::socket::{Labels, SessionAddr};
@@ -41,6 +41,9 @@ const QUEUE: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
 /// Transit circuits without a packet for this long are closed: their session probes them twice a second.
 const CIRCUIT_IDLE: Duration = Duration::from_secs(60);
+
+/// A link that was made for a session is closed after this long without one.
+const SPARE_LINK: Duration = Duration::from_mins(10);
 
 /// What a session asks the driver for.
 #[derive(Debug)]
@@ -148,6 +151,7 @@ impl Driver {
             links: HashMap::new(),
             lost: BTreeMap::new(),
             in_use: BTreeSet::new(),
+            spare: HashMap::new(),
             repeats: Repeats::default(),
             linked: linked_tx,
             wanted: wanted_tx,
@@ -260,6 +264,8 @@ struct State {
     links: HashMap<u64, Link>,
     lost: BTreeMap<NodeId, Lost>,
     in_use: BTreeSet<NodeId>,
+    /// Since when links that this node made for a session are without one
+    spare: HashMap<u64, Time>,
     repeats: Repeats,
     linked: watch::Sender<Linked>,
     wanted: watch::Sender<Wanted>,
@@ -314,6 +320,20 @@ impl State {
         }
         self.carry_out(actions);
         self.ends.sweep();
+        self.close_spare();
+    }
+
+    /// Closes links that were made for a session, once there has been none for long.
+    fn close_spare(&mut self) {
+        let now = clock::now();
+        let (in_use, links) = (&self.in_use, &self.links);
+        self.spare.retain(|serial, _| links.get(serial).is_some_and(|link| !in_use.contains(link.node())));
+        for link in links.values().filter(|link| link.is_found() && !in_use.contains(link.node())) {
+            let since = *self.spare.entry(link.serial()).or_insert(now);
+            if now - since >= SPARE_LINK {
+                link.close(code::GOODBYE, "not used any more");
+            }
+        }
     }
 
     fn on_event(&mut self, event: LinkEvent) {
