@@ -23,10 +23,11 @@ use ffmesh_core::trace::{self, Hop, Measured, Traces};
 use ffmesh_core::wire::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bucket::Bucket;
 use crate::clock;
 use crate::identity::{Certificates, KnownKeys};
 use crate::link::{Link, LinkEvent, Linked, Wanted, code};
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
 use crate::socket::{Labels, SessionAddr};
 
@@ -42,6 +43,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Transit circuits without a packet for this long are closed: their session probes them twice a second.
 const CIRCUIT_IDLE: Duration = Duration::from_secs(60);
 
+/// Circuits that a neighbour may ask for a second, on average and at once: after an outage, all that it may have.
+const MAX_OPENS_PER_SECOND: u32 = 4_096;
 /// A link that was made for a session is closed after this long without one.
 const SPARE_LINK: Duration = Duration::from_mins(10);
 
@@ -120,8 +123,17 @@ impl Driver {
         let (requests, incoming) = mpsc::channel(QUEUE);
         let (linked_tx, linked) = watch::channel(Linked::default());
         let (wanted_tx, wanted) = watch::channel(Wanted::default());
-        let DriverConfig { own, max_links, known_keys, certificates, upstreams, mesh, transit, labels, counters } =
-            config;
+        let DriverConfig {
+            own,
+            max_links,
+            known_keys,
+            certificates,
+            upstreams,
+            mesh,
+            transit,
+            labels,
+            counters,
+        } = config;
         let upstream_costs = Arc::new(upstreams);
         let table = RoutingTable {
             own: own.clone(),
@@ -149,6 +161,7 @@ impl Driver {
             counters,
             neighbors: BTreeMap::new(),
             links: HashMap::new(),
+            opens: HashMap::new(),
             lost: BTreeMap::new(),
             in_use: BTreeSet::new(),
             spare: HashMap::new(),
@@ -262,6 +275,8 @@ struct State {
     neighbors: BTreeMap<NodeId, (Link, Time)>,
     /// The same links by their serials
     links: HashMap<u64, Link>,
+    /// What each link may still ask for, by its serial
+    opens: HashMap<u64, Bucket>,
     lost: BTreeMap<NodeId, Lost>,
     in_use: BTreeSet<NodeId>,
     /// Since when links that this node made for a session are without one
@@ -428,6 +443,9 @@ impl State {
             return; // it was under way when its link was replaced
         }
         match message {
+            Message::CircuitOpen(_) if !self.may_ask(link) => {
+                self.counters.error(ErrorKind::Limit); // who asks gives up after 2 s
+            }
             Message::CircuitOpen(_) | Message::CircuitAck(_) | Message::CircuitClose(_) => {
                 let mut actions = Vec::new();
                 self.circuits.message(link_id(link), message, &mut rand::random, clock::now(), &mut actions);
@@ -444,6 +462,11 @@ impl State {
             }
             other => self.hand(Input::Message(link_id(link), other)),
         }
+    }
+
+    /// Takes one of the circuits that a neighbour may ask for.
+    fn may_ask(&mut self, link: &Link) -> bool {
+        self.opens.entry(link.serial()).or_insert_with(|| Bucket::new(MAX_OPENS_PER_SECOND)).take()
     }
 
     fn trace(&self, action: trace::Action<TraceAnswer>) {
@@ -469,8 +492,14 @@ impl State {
             };
             linked.or_else(far).and_then(|(cost, issuer)| issuer.then_some((cost, node.clone())))
         };
-        let mut issuers: Vec<_> =
-            self.neighbors.keys().chain(table.nodes()).filter_map(near).collect::<BTreeSet<_>>().into_iter().collect();
+        let mut issuers: Vec<_> = self
+            .neighbors
+            .keys()
+            .chain(table.nodes())
+            .filter_map(near)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         issuers.dedup_by(|a, b| a.1 == b.1);
         issuers.into_iter().map(|(_, node)| node).collect()
     }
