@@ -7,8 +7,11 @@
 //! | the route in use | what happens |
 //! | --- | --- |
 //! | works | left only for one that was at least 30 % and 10 ms cheaper for [`HOLD`], or for one over cheaper upstreams that was up for as long |
-//! | is down | left at once for the best that is up; within [`PATIENCE`] once [`MAX_CHANGES`] were made in a minute |
-//! | is impaired by loss, or was withdrawn by the mesh | left at once for one that is neither, unless [`MAX_CHANGES`] were made |
+//! | is down | left at once for the best that is up, however often: flows must not stand while there is a way |
+//! | is impaired by loss, or was withdrawn by the mesh | left at once for one that is neither |
+//!
+//! After [`MAX_CHANGES`] in a minute, of any kind, a route is left only because it is down. One flapping link can't use
+//! that up, as a route that was left is not returned to for being up again.
 //!
 //! The best is the one with the least of: impaired or withdrawn; times it went down in the last minute, from the
 //! second on; configured cost of its upstreams (so a backup is used when all cheaper ones are gone); cost.
@@ -36,11 +39,8 @@ pub const MIN_GAIN_PERCENT: u64 = 30;
 pub const SPREAD_PERCENT: u64 = 125;
 /// The window in which a route's failures and the changes of the route in use are counted.
 pub const MINUTE: Duration = Duration::from_mins(1);
-/// Most changes of the route in use in a [`MINUTE`], but for those after [`PATIENCE`].
+/// From this many changes of the route in use in a [`MINUTE`] on it is left only when it is down.
 pub const MAX_CHANGES: usize = 5;
-/// A route that is down for this long is left for one that is up, whatever the number of changes: flapping at 1 Hz
-/// is shorter, and flows must not stand while there is a way.
-pub const PATIENCE: Duration = Duration::from_secs(1);
 /// From this many failures in a [`MINUTE`] on a route is flapping.
 pub const FLAPPING: usize = 2;
 /// Routes that are remembered at most: those offered, those in slots, and those that failed within a [`MINUTE`].
@@ -68,6 +68,19 @@ pub struct Offer<R> {
     pub upstreams: u32,
 }
 
+/// What the selector knows of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing<'a, R> {
+    /// The route
+    pub route: &'a R,
+    /// In microseconds
+    pub cost: u64,
+    /// How it fares, as [`Selector::state`] was told last
+    pub state: State,
+    /// Whether it should have a circuit: the mesh offers it, or it is in a slot
+    pub wanted: bool,
+}
+
 /// Chooses among the routes to one node. `R` names a route.
 #[derive(Debug, Clone)]
 pub struct Selector<R> {
@@ -90,7 +103,6 @@ struct Known<R> {
     /// Whether the mesh says that it no longer leads to the target.
     withdrawn: bool,
     state: State,
-    since: Time,
     /// When it went down, within the last [`MINUTE`]; as many as count.
     downs: VecDeque<Time>,
     load: LoadBand,
@@ -150,23 +162,45 @@ impl<R: Clone + Eq> Selector<R> {
         }
         for offer in offers {
             if !self.known.iter().any(|known| known.route == offer.route) {
-                self.known.push(Known {
-                    serial: self.next_serial,
-                    route: offer.route.clone(),
-                    cost: offer.cost,
-                    upstreams: offer.upstreams,
-                    unoffered: None,
-                    withdrawn: false,
-                    state: State::Down,
-                    since: now,
-                    downs: VecDeque::new(),
-                    load: LoadBand::Idle,
-                    better: None,
-                });
-                self.next_serial += 1;
+                self.learn(offer.clone());
             }
         }
         self.poll(now);
+    }
+
+    /// Takes in the route that carries traffic already, whether the mesh offers it or not: up, and the one in use. One
+    /// that the mesh has not offered costs nothing until [`offer`](Self::offer) says what it costs.
+    pub fn adopt(&mut self, route: &R, now: Time) {
+        if !self.known.iter().any(|known| known.route == *route) {
+            let known = self.learn(Offer { route: route.clone(), cost: 0, upstreams: 0 });
+            known.unoffered = Some(now);
+        }
+        if let Some(known) = self.known.iter_mut().find(|known| known.route == *route) {
+            known.state = State::Up;
+            let serial = known.serial;
+            if self.slots[0] != Some(serial) {
+                self.change(serial, now);
+            }
+        }
+        self.poll(now);
+    }
+
+    fn learn(&mut self, offer: Offer<R>) -> &mut Known<R> {
+        self.known.push(Known {
+            serial: self.next_serial,
+            route: offer.route,
+            cost: offer.cost,
+            upstreams: offer.upstreams,
+            unoffered: None,
+            withdrawn: false,
+            state: State::Down,
+            downs: VecDeque::new(),
+            load: LoadBand::Idle,
+            better: None,
+        });
+        self.next_serial += 1;
+        let last = self.known.len() - 1;
+        &mut self.known[last]
     }
 
     /// Takes in how a route fares. An unknown route is ignored.
@@ -180,7 +214,7 @@ impl<R: Clone + Eq> Selector<R> {
                     known.downs.pop_front();
                 }
             }
-            (known.state, known.since) = (state, now);
+            known.state = state;
         }
         self.poll(now);
     }
@@ -214,9 +248,8 @@ impl<R: Clone + Eq> Selector<R> {
             let flap = known.downs.front().map(|time| *time + MINUTE);
             [known.better.map(|time| time + HOLD), known.unoffered.map(|time| time + HOLD), flap]
         });
-        let patience = self.used().filter(|used| used.state == State::Down).map(|used| used.since + PATIENCE);
         let budget = self.changes.front().map(|time| *time + MINUTE);
-        holds.chain([patience, budget]).flatten().filter(|time| *time > now).min()
+        holds.chain([budget]).flatten().filter(|time| *time > now).min()
     }
 
     /// The route in use, whether it is up or not; `None` as long as none has been up.
@@ -254,7 +287,17 @@ impl<R: Clone + Eq> Selector<R> {
         Some(&chosen.route)
     }
 
-    /// Changes of the route in use within the last minute, as of the last call.
+    /// All routes that are known, offered or not.
+    pub fn routes(&self) -> impl Iterator<Item = Standing<'_, R>> {
+        self.known.iter().map(|known| Standing {
+            route: &known.route,
+            cost: known.cost,
+            state: known.state,
+            wanted: known.unoffered.is_none() || self.slots.contains(&Some(known.serial)),
+        })
+    }
+
+    /// Changes of the route in use within the last minute, [`MAX_CHANGES`] at most, as of the last call.
     pub fn changes(&self) -> usize {
         self.changes.len()
     }
@@ -281,10 +324,10 @@ impl<R: Clone + Eq> Selector<R> {
         let best =
             self.known.iter().min_by_key(|known| known.rank()).filter(|best| best.state != State::Down)?;
         let Some(used) = self.used() else { return Some(best.serial) };
-        let spare = self.changes.len() < MAX_CHANGES;
         if used.state == State::Down {
-            return (spare || now - used.since >= PATIENCE).then_some(best.serial);
+            return Some(best.serial);
         }
+        let spare = self.changes.len() < MAX_CHANGES;
         if !used.sound() {
             return (spare && best.sound()).then_some(best.serial);
         }
@@ -298,6 +341,9 @@ impl<R: Clone + Eq> Selector<R> {
         let old = self.slots[0].replace(serial);
         if old.is_some() {
             self.changes.push_back(now);
+            if self.changes.len() > MAX_CHANGES {
+                self.changes.pop_front();
+            }
         }
         let place = self.slots[1..].iter().position(|slot| *slot == Some(serial));
         let place = place.or_else(|| self.slots[1..].iter().position(Option::is_none));
