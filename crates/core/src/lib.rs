@@ -19,6 +19,7 @@
 //! - [`spf`]: the shortest path to each node
 //! - [`routes`]: routes to a node that share no relay
 //! - [`select`]: which of them a session uses
+//! - [`steer`]: which circuit each slot of a session takes, and which circuits are alive
 //! - [`mesh`]: the control plane of one node: all of these in one state machine
 
 pub mod backoff;
@@ -38,6 +39,7 @@ pub mod reason;
 pub mod routes;
 pub mod select;
 pub mod spf;
+pub mod steer;
 pub mod target;
 pub mod text;
 pub mod time;

@@ -1,0 +1,510 @@
+//! The side that dialled the session: it opens circuits, asks them, and points the slots.
+
+use std::time::Duration;
+
+use super::circuit::Circuit;
+use super::{BUSY, Map, Path};
+use crate::select::{Offer, SLOTS, Selector, Standing, State};
+use crate::time::Time;
+
+/// Circuits of a session at most, those that are being opened included: three that are offered and three in slots.
+pub const MAX_CIRCUITS: usize = 6;
+/// A circuit that could not be opened is tried again after this...
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// ...doubled each time up to this: a relay that listens again is a warm route within seconds.
+const RETRY_MOST: Duration = Duration::from_secs(5);
+/// A circuit that was dead for this long is replaced, if no slot takes it: a relay may have forgotten it without our
+/// hearing of it.
+const REPLACE: Duration = Duration::from_secs(30);
+/// A poll this late was kept from running, and so were the packets that wait to be read.
+const LATE: Duration = Duration::from_millis(25);
+/// After which none is declared dead for this long: time to read them.
+const CATCH_UP: Duration = Duration::from_millis(30);
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A circuit is alive or dead or impaired or well: for the log
+    Verdict {
+        /// Its route
+        path: Path,
+        /// Which
+        circuit: u64,
+        /// Whether it answers
+        alive: bool,
+        /// What made it so
+        why: &'static str,
+    },
+    /// Point the slots so. The Asks after it announce it.
+    Point(Map),
+    /// Send an Ask over a circuit
+    Ask {
+        /// Which
+        circuit: u64,
+        /// Its number there
+        seq: u32,
+    },
+    /// Tear a circuit down
+    Close(u64),
+    /// Set up a circuit along a route; answer with [`Decider::opened`] or [`Decider::failed`]
+    Open(Path),
+}
+
+/// How a route stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteState {
+    /// Holds slot 0
+    InUse,
+    /// Alive
+    Warm,
+    /// Alive, and loses much
+    Impaired,
+    /// Without a circuit, or the circuit is dead, or silent for more than [`MUTE`](super::MUTE)
+    Down,
+}
+
+/// A route, to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteReport {
+    /// Its nodes
+    pub path: Path,
+    /// In microseconds
+    pub cost: u64,
+    /// Its circuit, if it has one
+    pub circuit: Option<u64>,
+    /// How it stands
+    pub state: RouteState,
+    /// Smoothed round trip time, if measured
+    pub srtt: Option<Duration>,
+    /// Lost share of the Asks of the last three seconds, per mille
+    pub loss: Option<u16>,
+    /// Which slots take it
+    pub slots: [bool; SLOTS],
+}
+
+/// The deciding side of one session. See the [module](super) for how to drive it.
+#[derive(Debug)]
+pub struct Decider {
+    selector: Selector<Path>,
+    candidates: Vec<Candidate>,
+    map: Map,
+    /// Epoch of the map that was last pointed at
+    pointed: u32,
+    /// Circuits that were opened in vain
+    stray: Vec<u64>,
+    /// Last data on any circuit; 0 before any
+    data: Time,
+    /// When the Follower last asked; `None` before
+    asked: Option<Time>,
+    fast: bool,
+    polled: Time,
+    /// Since when there is something to do at once
+    event: Option<Time>,
+    /// Until when none is declared dead
+    catch_up: Time,
+    failovers: u64,
+}
+
+/// A route and what there is of a circuit along it.
+#[derive(Debug)]
+struct Candidate {
+    path: Path,
+    setup: Setup,
+    /// How long the next failure delays the next attempt
+    retry: Duration,
+    /// Whether a circuit along it died
+    died: bool,
+}
+
+#[derive(Debug)]
+enum Setup {
+    /// To be opened from then on
+    Closed(Time),
+    Opening,
+    Open(Box<Circuit>),
+}
+
+impl Candidate {
+    fn new(path: Path, now: Time) -> Self {
+        Self { path, setup: Setup::Closed(now), retry: RETRY_FIRST, died: false }
+    }
+
+    fn circuit(&self) -> Option<&Circuit> {
+        if let Setup::Open(circuit) = &self.setup { Some(circuit) } else { None }
+    }
+
+    fn circuit_mut(&mut self) -> Option<&mut Circuit> {
+        if let Setup::Open(circuit) = &mut self.setup { Some(circuit) } else { None }
+    }
+
+    fn fail(&mut self, now: Time) {
+        self.setup = Setup::Closed(now + self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MOST);
+    }
+
+    fn state(&self) -> State {
+        match self.circuit().filter(|circuit| circuit.usable()) {
+            None => State::Down,
+            Some(circuit) if circuit.impaired => State::Impaired,
+            Some(_) => State::Up,
+        }
+    }
+
+    fn verdict(&self, why: &'static str) -> Option<Step> {
+        self.circuit().map(|circuit| Step::Verdict {
+            path: self.path.clone(),
+            circuit: circuit.id,
+            alive: circuit.alive,
+            why,
+        })
+    }
+}
+
+impl Decider {
+    /// One without routes.
+    pub fn new(now: Time) -> Self {
+        Self {
+            selector: Selector::default(),
+            candidates: Vec::new(),
+            map: Map::default(),
+            pointed: 0,
+            stray: Vec::new(),
+            data: Time(0),
+            asked: None,
+            fast: false,
+            polled: now,
+            event: None,
+            catch_up: now,
+            failovers: 0,
+        }
+    }
+
+    /// Takes in the routes that the mesh has to the other node; see [`Selector::offer`].
+    pub fn offer(&mut self, offers: &[Offer<Path>], cost_of: impl Fn(&Path) -> Option<u64>, now: Time) {
+        self.selector.offer(offers, cost_of, now);
+        self.due(now);
+    }
+
+    /// Takes in the circuit that the session was dialled over: alive, and all slots take it.
+    pub fn adopt(&mut self, path: &Path, circuit: u64, now: Time) {
+        if circuit == 0 || self.candidate(circuit).is_some() {
+            return;
+        }
+        let candidate = self.along(path, now);
+        let mut adopted = Circuit::new(circuit, false, now);
+        adopted.revive(now);
+        let old = std::mem::replace(&mut candidate.setup, Setup::Open(Box::new(adopted)));
+        if let Setup::Open(old) = old {
+            self.stray.push(old.id);
+        }
+        self.selector.adopt(path, now);
+        self.map = Map { epoch: self.map.epoch.saturating_add(1), slots: [circuit; SLOTS] };
+        self.due(now);
+    }
+
+    /// The answer to [`Step::Open`]: there is a circuit.
+    pub fn opened(&mut self, path: &Path, circuit: u64, now: Time) {
+        self.due(now);
+        if circuit == 0 || self.candidate(circuit).is_some() {
+            return;
+        }
+        let waiting = |candidate: &&mut Candidate| {
+            candidate.path == *path && matches!(candidate.setup, Setup::Opening)
+        };
+        let Some(candidate) = self.candidates.iter_mut().find(waiting) else {
+            self.stray.push(circuit);
+            return;
+        };
+        candidate.setup = Setup::Open(Box::new(Circuit::new(circuit, candidate.died, now)));
+    }
+
+    /// The answer to [`Step::Open`]: there is none. Tried again after 500 ms, doubled each time up to 5 s.
+    pub fn failed(&mut self, path: &Path, now: Time) {
+        self.due(now);
+        let opening = |candidate: &&mut Candidate| {
+            candidate.path == *path && matches!(candidate.setup, Setup::Opening)
+        };
+        if let Some(candidate) = self.candidates.iter_mut().find(opening) {
+            candidate.fail(now);
+        }
+    }
+
+    /// A circuit is gone: a relay or a link said so.
+    pub fn closed(&mut self, circuit: u64, now: Time) {
+        self.due(now);
+        let Some(candidate) = self.candidate(circuit) else { return };
+        if candidate.circuit().is_some_and(|circuit| circuit.alive) {
+            candidate.died = true;
+            candidate.retry = RETRY_FIRST;
+            candidate.setup = Setup::Closed(now);
+        } else {
+            candidate.fail(now);
+        }
+    }
+
+    /// When a circuit last carried a packet to us, data to us, and data from us; `Time(0)` for never.
+    pub fn activity(&mut self, circuit: u64, heard: Time, heard_data: Time, sent_data: Time) {
+        let Some(known) = self.candidate(circuit).and_then(Candidate::circuit_mut) else { return };
+        known.hear(heard);
+        self.data = self.data.max(heard_data).max(sent_data);
+    }
+
+    /// An Echo came over a circuit.
+    pub fn echo(&mut self, circuit: u64, seq: u32, now: Time) {
+        let Some(known) = self.candidate(circuit).and_then(Candidate::circuit_mut) else { return };
+        known.echo(seq, now);
+        if known.proven() {
+            self.due(now);
+        }
+    }
+
+    /// The Follower sent an Ask: it misses answers, so for a second all live circuits are asked fast.
+    pub fn asked(&mut self, circuit: u64, now: Time) {
+        if let Some(known) = self.candidate(circuit).and_then(Candidate::circuit_mut) {
+            known.hear(now);
+            self.asked = Some(now);
+            self.due(now);
+        }
+    }
+
+    /// Does what is due. To be called at [`deadline`](Self::deadline), and when the [module](super) says so.
+    pub fn poll(&mut self, now: Time, out: &mut Vec<Step>) {
+        if now - self.deadline() > LATE {
+            self.catch_up = now + CATCH_UP;
+        }
+        (self.polled, self.event) = (now, None);
+        self.judge(now, out);
+        self.select(now);
+        let changed = self.point(out);
+        self.ask(changed, now, out);
+        self.close(now, out);
+        self.open(now, out);
+    }
+
+    /// When to call [`poll`](Self::poll) next. After a poll always later than that.
+    pub fn deadline(&self) -> Time {
+        let circuits = self.circuits().map(|circuit| circuit.deadline(self.polled));
+        let retries = self.candidates.iter().filter_map(|candidate| match candidate.setup {
+            Setup::Closed(at) => Some(at),
+            _ => None,
+        });
+        let other = [self.event, self.selector.deadline(self.polled)];
+        let times = circuits.chain(retries).filter(|at| *at > self.polled).chain(other.into_iter().flatten());
+        times.min().unwrap_or(Time(u64::MAX))
+    }
+
+    /// The map of slots to circuits.
+    pub fn map(&self) -> Map {
+        self.map
+    }
+
+    /// Whether a circuit is alive, as far as is known: the only one always is.
+    pub fn is_alive(&self, circuit: u64) -> bool {
+        self.circuits().any(|known| known.id == circuit && known.alive)
+    }
+
+    /// Whether any circuit is.
+    pub fn any_alive(&self) -> bool {
+        self.circuits().any(|known| known.alive)
+    }
+
+    /// Times that the route in use was left because it was dead.
+    pub fn failovers(&self) -> u64 {
+        self.failovers
+    }
+
+    /// All routes, as they stand at the last poll.
+    pub fn report(&self) -> Vec<RouteReport> {
+        let report = |known: Standing<'_, Path>| {
+            let candidate = self.candidates.iter().find(|candidate| candidate.path == *known.route);
+            let circuit = candidate.and_then(Candidate::circuit);
+            let state = match circuit {
+                Some(circuit) if !circuit.alive || circuit.mute(self.polled) => RouteState::Down,
+                Some(circuit) if circuit.impaired => RouteState::Impaired,
+                Some(_) if self.selector.in_use() == Some(known.route) => RouteState::InUse,
+                Some(_) => RouteState::Warm,
+                None => RouteState::Down,
+            };
+            RouteReport {
+                path: known.route.clone(),
+                cost: known.cost,
+                circuit: circuit.map(|circuit| circuit.id),
+                state,
+                srtt: circuit.and_then(Circuit::srtt),
+                loss: circuit.and_then(Circuit::loss),
+                slots: self.map.slots.map(|slot| circuit.is_some_and(|circuit| circuit.id == slot)),
+            }
+        };
+        self.selector.routes().filter(|known| known.wanted).map(report).collect()
+    }
+
+    fn due(&mut self, now: Time) {
+        self.event.get_or_insert(now);
+    }
+
+    fn circuits(&self) -> impl Iterator<Item = &Circuit> {
+        self.candidates.iter().filter_map(Candidate::circuit)
+    }
+
+    fn circuits_mut(&mut self) -> impl Iterator<Item = &mut Circuit> {
+        self.candidates.iter_mut().filter_map(Candidate::circuit_mut)
+    }
+
+    fn candidate(&mut self, circuit: u64) -> Option<&mut Candidate> {
+        let has = |known: &Circuit| known.id == circuit;
+        self.candidates.iter_mut().find(|candidate| candidate.circuit().is_some_and(has))
+    }
+
+    /// The candidate of a route, made if there is none.
+    fn along(&mut self, path: &Path, now: Time) -> &mut Candidate {
+        let at = self.candidates.iter().position(|candidate| candidate.path == *path);
+        let at = at.unwrap_or_else(|| {
+            self.candidates.push(Candidate::new(path.clone(), now));
+            self.candidates.len() - 1
+        });
+        &mut self.candidates[at]
+    }
+
+    /// Finds out which circuits are alive.
+    fn judge(&mut self, now: Time, out: &mut Vec<Step>) {
+        for candidate in &mut self.candidates {
+            let Some(circuit) = candidate.circuit_mut() else { continue };
+            if circuit.settle(now) {
+                let why = circuit.loss_reason();
+                out.extend(candidate.verdict(why));
+            }
+        }
+        for candidate in &mut self.candidates {
+            if let Some(circuit) = candidate.circuit_mut().filter(|circuit| circuit.proven()) {
+                circuit.revive(now);
+                candidate.retry = RETRY_FIRST;
+                out.extend(candidate.verdict("answers"));
+            }
+        }
+        let recent = |at: Time| now - at < BUSY;
+        let busy = self.data > Time(0) && recent(self.data) || self.asked.is_some_and(recent);
+        self.fast = busy || self.circuits().any(|circuit| circuit.suspect(now));
+        let fast = self.fast;
+        self.circuits_mut().for_each(|circuit| circuit.pace(fast, now));
+        if now >= self.catch_up {
+            self.condemn(now, out);
+        }
+        let others = self.circuits().any(Circuit::usable);
+        for circuit in self.circuits_mut() {
+            // With nothing else alive there is no reason to wait.
+            circuit.hold = circuit.hold.filter(|until| others && now < *until);
+        }
+    }
+
+    fn condemn(&mut self, now: Time, out: &mut Vec<Step>) {
+        for at in 0..self.candidates.len() {
+            let accused = self.candidates[at].circuit().filter(|circuit| circuit.alive);
+            let why = accused.and_then(|accused| {
+                let witnesses = self.circuits().filter(|other| other.alive && other.id != accused.id);
+                witnesses.filter_map(|witness| accused.condemned(witness, now)).next()
+            });
+            let candidate = &mut self.candidates[at];
+            if let (Some(why), Some(circuit)) = (why, candidate.circuit_mut()) {
+                circuit.die(now);
+                candidate.died = true;
+                out.extend(candidate.verdict(why));
+            }
+        }
+    }
+
+    /// Tells the selector what changed. The route in use comes last: it is not to be left for one that died with it.
+    fn select(&mut self, now: Time) {
+        let state = |path: &Path| {
+            let candidate = self.candidates.iter().find(|candidate| candidate.path == *path);
+            candidate.map_or(State::Down, Candidate::state)
+        };
+        let known = self.selector.routes().map(|known| (known.route.clone(), known.state, state(known.route)));
+        let mut news: Vec<_> = known.filter(|(_, before, after)| before != after).collect();
+        let used = self.selector.in_use().cloned();
+        let dead = used.as_ref().is_some_and(|used| state(used) == State::Down);
+        news.sort_by_key(|(path, ..)| Some(path) == used.as_ref());
+        self.selector.poll(now);
+        for (path, _, state) in news {
+            self.selector.state(&path, state, now);
+        }
+        if dead && self.selector.in_use() != used.as_ref() {
+            self.failovers += 1;
+        }
+    }
+
+    /// Points the slots at the circuits of their routes. One without a route shares the circuit of another, that with
+    /// the lowest round trip time, and stays there: backups, lossy and flapping routes are none of the selector's.
+    fn point(&mut self, out: &mut Vec<Step>) -> bool {
+        let of = |path: &Path| self.candidates.iter().find(|candidate| candidate.path == *path);
+        let seated = self.selector.slots().map(|path| path.and_then(of).and_then(Candidate::circuit));
+        let fastest = seated.iter().flatten().min_by_key(|circuit| circuit.rtt()).map(|circuit| circuit.id);
+        let mut slots = self.map.slots;
+        for (slot, seat) in slots.iter_mut().zip(&seated) {
+            let stays = seated.iter().flatten().any(|circuit| circuit.id == *slot);
+            *slot = match seat {
+                Some(circuit) => circuit.id,
+                None if stays => *slot,
+                None => fastest.unwrap_or(*slot),
+            };
+        }
+        if slots != self.map.slots {
+            self.map = Map { epoch: self.map.epoch.saturating_add(1), slots };
+        }
+        let changed = self.map.epoch != self.pointed;
+        if changed {
+            self.pointed = self.map.epoch;
+            out.push(Step::Point(self.map));
+        }
+        changed
+    }
+
+    /// Asks what is due, and all that are alive after a change of the map.
+    fn ask(&mut self, changed: bool, now: Time, out: &mut Vec<Step>) {
+        for circuit in self.circuits_mut() {
+            if circuit.ask_due(now) || changed && circuit.alive {
+                out.push(Step::Ask { circuit: circuit.id, seq: circuit.ask(now) });
+            }
+        }
+    }
+
+    /// Closes circuits that nobody wants, and those that were dead for long. None that a slot takes.
+    fn close(&mut self, now: Time, out: &mut Vec<Step>) {
+        out.extend(self.stray.drain(..).map(Step::Close));
+        let slots = self.map.slots;
+        let wanted: Vec<&Path> =
+            self.selector.routes().filter(|known| known.wanted).map(|known| known.route).collect();
+        self.candidates.retain_mut(|candidate| {
+            let keep = wanted.contains(&&candidate.path);
+            match &candidate.setup {
+                Setup::Open(circuit) if !slots.contains(&circuit.id) => {
+                    let dead = !circuit.alive && now - circuit.since >= REPLACE;
+                    if !keep || dead {
+                        out.push(Step::Close(circuit.id));
+                        candidate.setup = Setup::Closed(now);
+                    }
+                    keep
+                }
+                Setup::Closed(_) => keep,
+                _ => true,
+            }
+        });
+    }
+
+    /// Has circuits opened for the routes that the selector wants.
+    fn open(&mut self, now: Time, out: &mut Vec<Step>) {
+        let wanted: Vec<Path> =
+            self.selector.routes().filter(|known| known.wanted).map(|known| known.route.clone()).collect();
+        for path in wanted {
+            let closed = |candidate: &Candidate| matches!(candidate.setup, Setup::Closed(_));
+            let there = self.candidates.iter().filter(|candidate| !closed(candidate)).count();
+            let candidate = self.along(&path, now);
+            if let Setup::Closed(at) = candidate.setup
+                && at <= now
+                && there < MAX_CIRCUITS
+            {
+                candidate.setup = Setup::Opening;
+                out.push(Step::Open(path));
+            }
+        }
+    }
+}
