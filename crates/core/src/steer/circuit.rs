@@ -159,13 +159,15 @@ impl Circuit {
         self.fast = (fast && self.alive).then(|| self.fast.unwrap_or(now));
     }
 
-    /// Why it is dead, if `witness` shows that it is.
-    pub(super) fn condemned(&self, witness: &Self, now: Time) -> Option<&'static str> {
+    /// Why it is dead, if `witness` shows that it is. `late` is when a poll last came late.
+    pub(super) fn condemned(&self, witness: &Self, late: Time, now: Time) -> Option<&'static str> {
         let (fast, limit) = (self.fast?, self.asks.limit());
         let deaf_limit = (FAST * DEAF_INTERVALS).max(limit * DEAF_LIMITS);
-        // One Ask of the run may have gone out late.
-        let missed = self.asks.missed(fast, self.heard, now) + 1;
-        let run = usize::try_from(self.asks.loss.run()).unwrap_or(usize::MAX);
+        // One Ask of the run may have gone out an instant late. Where a poll was late, few were sent in a long time, and they
+        // have to show it by themselves.
+        let sparse = late + self.asks.rtt() > self.heard;
+        let run = if sparse { self.asks.loss.run() + 1 } else { self.asks.loss.run() - 1 };
+        let missed = self.asks.missed(fast, self.heard, now);
         if missed >= run && self.overdue(self.heard, limit, witness, now) {
             Some("silent")
         } else if self.overdue(self.echoed, deaf_limit, witness, now) {

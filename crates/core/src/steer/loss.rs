@@ -19,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(3);
 /// As many outcomes as are kept: those of a [`WINDOW`] of Asks every [`FAST`](super::FAST) interval.
 const MAX_OUTCOMES: usize = 300;
 /// Fewer lost Asks than this in a window show nothing: with 4 % loss, 5 of the first 50 are lost by chance every tenth time, and
-/// 20 of 200 never. With 30 % it takes 70 Asks to get here.
+/// 20 of 200 hardly ever. With 30 % it takes 70 Asks to get here.
 const MIN_LOST: usize = 20;
 /// An impaired circuit is well again when it loses less than this share (per mille)...
 const WELL: u16 = 50;
@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn the_more_is_lost_the_longer_a_run_is_chance() {
-        for (percent, runs) in [(0, 3..=3), (1, 3..=5), (4, 4..=6), (10, 6..=9), (30, 12..=14), (90, 14..=14)] {
+        for (percent, runs) in [(0, 3..=3), (1, 3..=5), (4, 4..=6), (10, 6..=9), (30, 12..=14), (90, 14..=14)]
+        {
             let mut loss = Loss::default();
             ask(&mut loss, 0, 20_000, percent, 3);
             assert!(runs.contains(&loss.run()), "{percent} %: {}", loss.run());

@@ -25,17 +25,20 @@ use crate::id::NodeId;
 use crate::select::SLOTS;
 
 mod asks;
+mod candidate;
 mod circuit;
 mod decider;
 mod follower;
 mod loss;
 mod probe;
+mod report;
 #[cfg(test)]
 mod tests;
 
-pub use decider::{Decider, MAX_CIRCUITS, RouteReport, RouteState, Step};
+pub use decider::{Decider, MAX_CIRCUITS, Step};
 pub use follower::{Follower, FollowerStep, MAX_ARRIVED};
 pub use probe::{Kind, PROBE_LEN, Probe};
+pub use report::{RouteReport, RouteState};
 
 /// A route: its nodes from the one that dialled the session to the other.
 pub type Path = Arc<[NodeId]>;

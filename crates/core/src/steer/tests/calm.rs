@@ -7,19 +7,17 @@ use super::seconds;
 fn nothing_is_declared_dead_in_ten_minutes_of_loss_jitter_and_naps() {
     let mixes = [[1, 1, 1], [10, 10, 10], [40, 40, 40], [200, 200, 200], [1, 80, 200], [10, 40, 80]];
     for (seed, rtts) in mixes.into_iter().enumerate() {
-        for sound in [false, true] {
-            let mut net = Net::new(&rtts, seed as u64);
-            for road in &mut net.roads {
-                (road.loss, road.jitter) = (10, road.rtt / 10); // 2 % there and back
-            }
-            net.sends = [true, seed % 2 == 0];
-            (net.naps, net.nap, net.sound) = (5, ms(200), sound);
-            net.run(ms(600_000));
-            assert_eq!(net.deaths(), [], "{rtts:?} {sound}");
-            assert_eq!(net.decider.failovers(), 0);
-            assert!(net.changes().is_empty());
-            assert!((0..3).all(|route| net.alive(route)));
+        let mut net = Net::new(&rtts, seed as u64);
+        for road in &mut net.roads {
+            (road.loss, road.jitter) = (10, road.rtt / 10); // 2 % there and back
         }
+        net.sends = [true, seed % 2 == 0];
+        (net.naps, net.nap, net.sound) = (5, ms(200), seed % 3 != 0);
+        net.run(ms(600_000));
+        assert_eq!(net.deaths(), [], "{rtts:?}");
+        assert_eq!(net.decider.failovers(), 0);
+        assert!(net.changes().is_empty());
+        assert!((0..3).all(|route| net.alive(route)));
     }
 }
 

@@ -57,6 +57,9 @@ enum Packet {
     Probe(Probe),
 }
 
+/// A packet of a circuit on its way to the relay (and how long it takes from there on), or from it.
+type Flight = (u64, Node, Packet, Option<Duration>);
+
 pub(super) struct Net {
     pub(super) now: Time,
     pub(super) decider: Decider,
@@ -65,8 +68,7 @@ pub(super) struct Net {
     /// Which route each circuit follows
     pub(super) circuits: BTreeMap<u64, usize>,
     seen: BTreeMap<u64, [Seen; 2]>,
-    /// Packets on their way to the relay (and how long from there on) or from it
-    flying: BTreeMap<(Time, u64), (u64, Node, Packet, Option<Duration>)>,
+    flying: BTreeMap<(Time, u64), Flight>,
     opening: Vec<(Time, usize)>,
     serial: u64,
     random: Random,
@@ -77,6 +79,9 @@ pub(super) struct Net {
     pub(super) nap: Duration,
     /// Whether a sleeping node also leaves its packets unread
     pub(super) sound: bool,
+    /// When each is to be polled, unless something happens
+    due: [Time; 2],
+    /// Until when a node sleeps
     pub(super) asleep: [Time; 2],
     /// Whether a node's cable is out
     pub(super) unplugged: [bool; 2],
@@ -92,8 +97,13 @@ impl Net {
     /// Routes of these round trip times in ms, all offered at the same cost; the session was dialled over the first.
     pub(super) fn new(rtts: &[u64], seed: u64) -> Self {
         let now = Time(1_000_000);
-        let road =
-            |rtt: &u64| Road { rtt: ms(*rtt), jitter: Duration::ZERO, loss: 0, cut: [false; 2], refuses: false };
+        let road = |rtt: &u64| Road {
+            rtt: ms(*rtt),
+            jitter: Duration::ZERO,
+            loss: 0,
+            cut: [false; 2],
+            refuses: false,
+        };
         let mut net = Self {
             now,
             decider: Decider::new(now),
@@ -109,6 +119,7 @@ impl Net {
             naps: 0,
             nap: Duration::ZERO,
             sound: false,
+            due: [now; 2],
             asleep: [Time(0); 2],
             unplugged: [false; 2],
             points: Vec::new(),
@@ -124,11 +135,10 @@ impl Net {
     }
 
     pub(super) fn offer(&mut self, routes: &[usize]) {
-        let offers: Vec<_> = routes
-            .iter()
-            .map(|route| Offer { route: path(*route), cost: 50_000, upstreams: 0 })
-            .collect();
+        let offers: Vec<_> =
+            routes.iter().map(|route| Offer { route: path(*route), cost: 50_000, upstreams: 0 }).collect();
         self.decider.offer(&offers, |_| None, self.now);
+        self.due[0] = self.now;
     }
 
     /// Warmed up for three seconds of traffic both ways.
@@ -206,16 +216,21 @@ impl Net {
     fn tick(&mut self) {
         self.now = self.now + TICK;
         let now = self.now;
+        let mut happened = false;
         while let Some(entry) = self.flying.first_entry().filter(|entry| entry.key().0 <= now) {
             let (circuit, to, packet, further) = entry.remove();
             match further {
                 Some(_) if self.roads[self.circuits[&circuit]].cut[to as usize] => {}
                 Some(delay) => self.fly(circuit, to, packet, delay, None),
-                None => self.receive(circuit, to, packet),
+                None => {
+                    self.receive(circuit, to, packet);
+                    happened |= matches!(packet, Packet::Probe(_));
+                }
             }
         }
         while let Some(at) = self.opening.iter().position(|(at, _)| *at <= now) {
             let (_, route) = self.opening.remove(at);
+            happened = true;
             if self.roads[route].refuses {
                 self.decider.failed(&path(route), now);
             } else {
@@ -223,19 +238,22 @@ impl Net {
                 self.decider.opened(&path(route), id, now);
             }
         }
-        if now.0 % 1000 == 0 {
+        if now.0.is_multiple_of(1000) {
             for (side, map) in [(0, self.decider.map()), (1, self.follower.map())] {
                 if self.sends[side] && now >= self.asleep[side] {
                     self.send(map.slots[0], [Node::Follower, Node::Decider][side], Packet::Data);
                 }
             }
         }
+        if happened {
+            self.due = [self.decider.deadline(), self.follower.deadline()];
+        }
         for side in [0, 1] {
-            let due = [self.decider.deadline(), self.follower.deadline()][side] <= now;
-            if due && self.asleep[side] <= now {
+            if self.due[side] <= now && self.asleep[side] <= now {
                 let woken = self.asleep[side] == now;
                 if !woken && self.random.below(1000) < self.naps {
-                    let ticks = self.random.below(u64::try_from(self.nap.as_micros() / TICK.as_micros()).unwrap());
+                    let ticks =
+                        self.random.below(u64::try_from(self.nap.as_micros() / TICK.as_micros()).unwrap());
                     self.asleep[side] = now + TICK * u32::try_from(ticks + 1).unwrap();
                 } else if side == 0 {
                     self.poll_decider();
@@ -321,7 +339,8 @@ impl Net {
         }
         let mut steps = Vec::new();
         self.decider.poll(self.now, &mut steps);
-        assert!(self.decider.deadline() > self.now);
+        self.due[0] = self.decider.deadline();
+        assert!(self.due[0] > self.now);
         for step in steps {
             match step {
                 Step::Verdict { circuit, alive, why, .. } => {
@@ -349,7 +368,8 @@ impl Net {
         }
         let mut steps = Vec::new();
         self.follower.poll(self.now, &mut steps);
-        assert!(self.follower.deadline() > self.now);
+        self.due[1] = self.follower.deadline();
+        assert!(self.due[1] > self.now);
         for step in steps {
             match step {
                 FollowerStep::Point(map) => self.points.push((self.now, Node::Follower, map)),
