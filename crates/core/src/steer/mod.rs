@@ -1,6 +1,6 @@
 //! Which circuit each slot of a session takes, and which circuits are alive.
 //!
-//! A session has [`SLOTS`](crate::select::SLOTS) slots, QUIC paths that stay for its life, and a circuit for each route that is
+//! A session has [`SLOTS`] slots, QUIC paths that stay for its life, and a circuit for each route that is
 //! known. Each slot can take each circuit. The node that dialled the session is its [`Decider`]: it has circuits opened
 //! for the routes that the mesh offers, asks each of them all the time whether it works, and points the slots at circuits
 //! by a [`Map`], which every [`Probe`] carries. The other one is the [`Follower`]: it does as the newest map says.

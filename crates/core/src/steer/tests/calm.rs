@@ -49,6 +49,20 @@ fn nor_while_idle() {
 }
 
 #[test]
+fn few_asks_between_naps_show_little() {
+    for seed in 100..104 {
+        let mut net = Net::new(&[1, 80, 200], seed);
+        for road in &mut net.roads {
+            (road.loss, road.jitter) = (5, road.rtt / 5);
+        }
+        net.sends = [true; 2];
+        (net.naps, net.nap) = (20, ms(200));
+        net.run(ms(120_000));
+        assert_eq!(net.deaths(), [], "{seed}");
+    }
+}
+
+#[test]
 fn pauses_of_a_node_condemn_no_circuit() {
     for rtts in [[10, 80, 40], [80, 10, 2]] {
         for pause in [5, 10, 15, 20, 25, 30, 35, 40, 50, 70, 100, 200, 1000] {

@@ -60,6 +60,38 @@ fn of_unequal_circuits_any_can_be_the_hole() {
 }
 
 #[test]
+fn of_two_that_die_together_neither_takes_over() {
+    let mut net = Net::busy(&[10, 10, 10], 1);
+    net.sends = [false; 2];
+    net.run(ms(3000));
+    (0..2).for_each(|route| net.roads[route].cut = [true; 2]);
+    net.until(ms(1200), |net| net.left(0) && net.left(1));
+    assert_eq!(net.deaths()[0].0, net.deaths()[1].0, "in one poll");
+    assert_eq!((net.decider.selector.changes(), net.decider.failovers()), (1, 1));
+}
+
+#[test]
+fn a_late_poll_gives_no_verdict_before_what_waits_is_read() {
+    let mut found = 0;
+    for into in 20..60 {
+        let mut net = Net::busy(&[10, 10], 1);
+        net.roads[0].jitter = ms(6);
+        net.run(ms(1000));
+        net.roads[0].cut = [true; 2];
+        net.run(ms(into));
+        if !net.deaths().is_empty() {
+            continue;
+        }
+        let woken = net.now + ms(60);
+        net.asleep[0] = woken;
+        net.until(ms(300), |net| !net.alive(0));
+        assert!(net.now >= woken + ms(30), "{into}: {:?}", net.now - woken);
+        found += 1;
+    }
+    assert!(found > 10);
+}
+
+#[test]
 fn a_hole_is_found_while_idle() {
     for rtt in [2, 80, 200] {
         for phase in [0, 100, 333, 499] {
