@@ -1,14 +1,13 @@
 //! Which of the routes to a node its session uses, and in which slots.
 //!
 //! One [`Selector`] for each node in use. It is told which routes there are ([`offer`](Selector::offer)), how they fare
-//! ([`state`](Selector::state), as end-to-end probes find it) and how loaded they are, and answers with a route for each
-//! slot. Slot 0 holds the route in use: QUIC fills the lowest path first and the others with what does not fit.
+//! ([`state`](Selector::state), as end-to-end probes find it), and answers with a route for each slot. Slot 0 holds the route in use: QUIC fills the lowest path first and the others with what does not fit.
 //!
 //! | the route in use | what happens |
 //! | --- | --- |
 //! | works | left only for one that was at least 30 % and 10 ms cheaper for [`HOLD`], or for one over cheaper upstreams that was up for as long |
 //! | is down | left at once for the best that is up, however often: flows must not stand while there is a way |
-//! | is impaired by loss, was withdrawn by the mesh, or a node of it is draining | left at once for one that is none of these |
+//! | is impaired by loss, was withdrawn by the mesh, or a node of it is draining | left at once for one that is neither |
 //!
 //! After [`MAX_CHANGES`] in a minute, of any kind, a route is left only because it is down. One flapping link can't use
 //! that up, as a route that was left is not returned to for being up again.
@@ -36,7 +35,7 @@ pub const HOLD: Duration = Duration::from_secs(30);
 pub const MIN_GAIN: u64 = 10_000;
 /// ...and in per cent of the cost of the one in use.
 pub const MIN_GAIN_PERCENT: u64 = 30;
-/// New flows go over routes that cost at most this many per cent of the cheapest.
+/// New sessions go over routes that cost at most this many per cent of the cheapest.
 pub const SPREAD_PERCENT: u64 = 125;
 /// The window in which a route's failures and the changes of the route in use are counted.
 pub const MINUTE: Duration = Duration::from_mins(1);
@@ -46,6 +45,26 @@ pub const MAX_CHANGES: usize = 5;
 pub const FLAPPING: usize = 2;
 /// Routes that are remembered at most: those offered, those in slots, and those that failed within a [`MINUTE`].
 const MAX_KNOWN: usize = 16;
+
+/// The route for a new session: of two that `random` draws among those that cost at most a quarter more than the
+/// cheapest, over upstreams as cheap as can be, the less busy (Mitzenmacher, "The power of two choices in randomized load
+/// balancing", 2001). `load` is that of the busiest node on a route. So the sessions of many nodes spread over relays that
+/// are about as good; what is there already stays.
+pub fn pick<R>(offers: &[Offer<R>], load: impl Fn(&R) -> LoadBand, random: u64) -> Option<&Offer<R>> {
+    let upstreams = offers.iter().map(|offer| offer.upstreams).min()?;
+    let cheap = || offers.iter().filter(|offer| offer.upstreams == upstreams);
+    let limit = cheap().map(|offer| offer.cost).min()?.saturating_mul(SPREAD_PERCENT);
+    let near: Vec<_> = cheap().filter(|offer| offer.cost.saturating_mul(100) <= limit).collect();
+    let draw = |random: u64, below: usize| {
+        usize::try_from((random & 0xffff_ffff) % u64::try_from(below).unwrap_or(1)).unwrap_or(0)
+    };
+    if near.len() < 2 {
+        return near.first().copied();
+    }
+    let first = draw(random, near.len());
+    let second = (first + 1 + draw(random >> 32, near.len() - 1)) % near.len();
+    Some(if load(&near[second].route) < load(&near[first].route) { near[second] } else { near[first] })
+}
 
 /// Whether a route leads over a link of the highest cost: one of its nodes is about to stop, and asks to be left.
 fn is_drained(cost: u64) -> bool {
@@ -111,7 +130,6 @@ struct Known<R> {
     state: State,
     /// When it went down, within the last [`MINUTE`]; as many as count.
     downs: VecDeque<Time>,
-    load: LoadBand,
     /// Since when it is better than the route in use by enough.
     better: Option<Time>,
 }
@@ -201,7 +219,6 @@ impl<R: Clone + Eq> Selector<R> {
             withdrawn: is_drained(offer.cost),
             state: State::Down,
             downs: VecDeque::new(),
-            load: LoadBand::Idle,
             better: None,
         });
         self.next_serial += 1;
@@ -223,13 +240,6 @@ impl<R: Clone + Eq> Selector<R> {
             known.state = state;
         }
         self.poll(now);
-    }
-
-    /// Takes in how loaded a route is: the band of the busiest node on it. Steers [`pick`](Self::pick) only.
-    pub fn load(&mut self, route: &R, band: LoadBand) {
-        if let Some(known) = self.known.iter_mut().find(|known| known.route == *route) {
-            known.load = band;
-        }
     }
 
     /// Does what is due at `now`. To be called at [`deadline`](Self::deadline); all other calls do it, too.
@@ -268,29 +278,6 @@ impl<R: Clone + Eq> Selector<R> {
         self.slots.map(|serial| {
             self.find(serial).filter(|known| known.state != State::Down).map(|known| &known.route)
         })
-    }
-
-    /// The route for a new flow: of two that `random` draws among those in slots that cost at most a quarter more than
-    /// the cheapest, the less loaded (Mitzenmacher, "The power of two choices in randomized load balancing", 2001).
-    pub fn pick(&self, random: u64) -> Option<&R> {
-        let used = self.used().filter(|used| used.state != State::Down)?;
-        let seated =
-            || self.slots.iter().filter_map(|serial| self.find(*serial)).filter(|known| known.shares(used));
-        let limit = seated().map(|known| known.cost).min().unwrap_or(0).saturating_mul(SPREAD_PERCENT);
-        let near: Vec<&Known<R>> = seated().filter(|known| known.cost.saturating_mul(100) <= limit).collect();
-        let draw = |random: u64, below: usize| {
-            usize::try_from((random & 0xffff_ffff) % u64::try_from(below).unwrap_or(1)).unwrap_or(0)
-        };
-        let chosen = match near.len() {
-            0 => used,
-            1 => near[0],
-            count => {
-                let first = draw(random, count);
-                let second = (first + 1 + draw(random >> 32, count - 1)) % count;
-                if near[second].load < near[first].load { near[second] } else { near[first] }
-            }
-        };
-        Some(&chosen.route)
     }
 
     /// All routes that are known, offered or not.

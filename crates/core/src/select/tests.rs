@@ -41,7 +41,7 @@ fn run(selector: &mut Selector<Route>, from: Time, until: Time) -> Time {
 #[test]
 fn nothing_is_in_use_before_a_route_is_up() {
     let mut selector = Selector::default();
-    assert_eq!((selector.in_use(), selector.pick(1), selector.deadline(ms(0))), (None, None, None));
+    assert_eq!((selector.in_use(), selector.deadline(ms(0))), (None, None));
     set(&mut selector, &[("a", 10), ("b", 5)], ms(0));
     assert_eq!((selector.in_use(), selector.slots()), (None, [None; 3]));
     selector.state(&"a", State::Up, ms(1));
@@ -103,7 +103,7 @@ fn a_dead_route_is_left_at_once_and_not_returned_to() {
 fn the_last_route_stays_in_use_while_it_is_down() {
     let mut selector = up(&[("a", 50)]);
     selector.state(&"a", State::Down, ms(5));
-    assert_eq!((selector.in_use(), selector.slots(), selector.pick(0)), (Some(&"a"), [None; 3], None));
+    assert_eq!((selector.in_use(), selector.slots()), (Some(&"a"), [None; 3]));
     selector.state(&"a", State::Up, ms(400_000));
     assert_eq!((selector.slots(), selector.changes()), ([Some(&"a"), None, None], 0));
 }
@@ -113,9 +113,6 @@ fn a_lossy_route_is_left_at_once_and_carries_nothing() {
     let mut selector = up(&[("a", 50), ("b", 90)]);
     selector.state(&"a", State::Impaired, ms(5));
     assert_eq!(selector.slots(), [Some(&"b"), None, None]);
-    for random in 0..20 {
-        assert_eq!(selector.pick(random | random << 32), Some(&"b"));
-    }
     selector.state(&"b", State::Impaired, ms(6));
     assert_eq!(selector.in_use(), Some(&"b"), "no better");
     selector.state(&"b", State::Down, ms(7));
@@ -268,17 +265,23 @@ fn a_withdrawn_route_that_answers_is_better_than_none() {
 }
 
 #[test]
-fn new_flows_go_to_the_less_loaded_of_two_near_routes() {
-    let mut selector = up(&[("a", 100), ("b", 125), ("c", 126)]);
-    let count = |selector: &Selector<Route>, route: Route| {
+fn new_sessions_go_to_the_less_busy_of_two_near_routes() {
+    let offer = |route: Route, cost, upstreams| Offer { route, cost, upstreams };
+    let offers = [offer("d", 50, 9), offer("a", 100, 0), offer("b", 125, 0), offer("c", 126, 0)];
+    let count = |busy: Option<Route>, route: Route| {
+        let load = |of: &Route| if Some(*of) == busy { LoadBand::Busy } else { LoadBand::Idle };
         let randoms = (0..1000u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        randoms.filter(|random| selector.pick(*random) == Some(&route)).count()
+        randoms.filter(|random| pick(&offers, load, *random).map(|offer| offer.route) == Some(route)).count()
     };
-    assert!((400..600).contains(&count(&selector, "a")) && (400..600).contains(&count(&selector, "b")));
-    assert_eq!(count(&selector, "c"), 0);
-    selector.load(&"a", LoadBand::Busy);
-    assert_eq!(count(&selector, "b"), 1000);
-    assert_eq!(selector.in_use(), Some(&"a"), "load moves no flow that is there");
+    assert!((400..600).contains(&count(None, "a")) && (400..600).contains(&count(None, "b")));
+    assert_eq!((count(None, "c"), count(None, "d")), (0, 0), "too far, and a backup");
+    assert_eq!(count(Some("a"), "b"), 1000);
+    assert_eq!(pick::<Route>(&[], |_| LoadBand::Idle, 7), None);
+    assert_eq!(
+        pick(&offers[..1], |_| LoadBand::Full, 7),
+        Some(&offers[0]),
+        "a backup is better than nothing"
+    );
 }
 
 const NAMES: [Route; 4] = ["a", "b", "c", "d"];

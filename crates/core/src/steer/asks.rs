@@ -79,10 +79,10 @@ impl Asks {
     }
 
     /// How many of those since `from` should have been answered between `heard` and `now`, and were not.
-    pub(super) fn missed(&self, from: Time, heard: Time, now: Time) -> usize {
+    pub(super) fn missed(&self, from: Time, heard: Time, now: Time) -> u32 {
         let rtt = self.rtt();
         let due = |sent: Time| sent >= from && sent + rtt > heard && sent + rtt <= now;
-        self.open.iter().filter(|(_, sent)| due(*sent)).count()
+        self.open.iter().map(|(_, sent)| u32::from(due(*sent))).sum()
     }
 
     /// Smoothed round trip time, if measured.

@@ -5,18 +5,21 @@
 //! trip time; more intervals where losses make longer runs of them likely. A circuit over which packets come but no
 //! echoes for much longer is dead, too: what we send is lost.
 //!
-//! **A witness** is another live circuit. What it says is compared as of the moments when the other node sent it: after
-//! a pause of that node the circuit with the shortest way speaks first, and the one with the longest still tells of the
-//! time before. So its words are shifted by half the difference of the round trip times, and have to reach into the
-//! second half of the limit. A witness that was silent itself, and speaks again, tells nothing about the time before.
-//! From then on the others have a round trip and their whole limit to speak up.
+//! **A witness** is another live circuit that echoed meanwhile. Not so easy where the ways differ in length:
+//! - When the other node pauses, a longer way still tells of the time before. So the witness has to have echoed in the
+//!   second half of the limit, later by half of what its round trip is longer.
+//! - A witness that stood still itself tells nothing about the time before it spoke again. From then on the others have
+//!   what their way is longer and their whole limit.
+//! - When our own cable is out for less than a witness notices ([`BREAK`]), the Asks and the echoes that it takes lie a round
+//!   trip apart: one gap on a short way, two small ones on a long one. So a witness of another length waits for longer.
+//!
+//! What still misleads: Asks of all circuits lost for tens of milliseconds while their echoes are not. A witness of equal
+//! length is not fooled by that, either.
 
 use std::time::Duration;
 
 use super::asks::Asks;
-use super::loss::MIN_RUN;
 use super::{FAST, IDLE, MUTE, SLOW};
-use crate::metric::IMPAIRING_LOSS;
 use crate::time::Time;
 
 /// Echoes that show that a circuit is alive: one may be a leftover.
@@ -24,30 +27,16 @@ const PROOFS: u32 = 2;
 /// A new circuit, or one that echoed once, is asked fast for this long, and has to echo twice within it.
 const PROVING: Duration = Duration::from_secs(1);
 /// A circuit that comes back gets no traffic for this long: it may be gone again in the next moment.
-pub(super) const RETURN_HOLD: Duration = Duration::from_millis(300);
-/// Packets further apart than this break a witness's run. Less than the least limit by half an interval: of two
-/// circuits that stand still together, none shall be taken to have spoken through it.
-const BREAK: Duration = Duration::from_millis(25);
+const RETURN_HOLD: Duration = Duration::from_millis(300);
+/// Echoes further apart than this break a witness's run: an interval less than the least limit, so that of two circuits that
+/// stand still together none is taken to have spoken through it.
+const BREAK: Duration = Duration::from_millis(20);
+/// Echoes further apart than this are an outage, and the Asks between them not lost one by one: more than a run that is
+/// ever taken for chance, and fewer Asks than show that a circuit is impaired.
+const OUTAGE: Duration = Duration::from_millis(150);
 /// No echo for this many intervals, or that many limits, is death, whatever else comes in.
 const DEAF_INTERVALS: u32 = 25;
 const DEAF_LIMITS: u32 = 5;
-
-/// Signs of life of one kind.
-#[derive(Debug, Clone, Copy)]
-struct Signs {
-    last: Time,
-    /// Since when they came without a break
-    run: Time,
-}
-
-impl Signs {
-    fn add(&mut self, at: Time, expected: Option<Time>, jitter: Duration) {
-        if expected.is_some_and(|expected| at - self.last.max(expected) > BREAK + jitter * 2) {
-            self.run = at;
-        }
-        self.last = self.last.max(at);
-    }
-}
 
 /// A circuit.
 #[derive(Debug, Clone)]
@@ -64,8 +53,10 @@ pub(super) struct Circuit {
     asks: Asks,
     /// Since when it is alive and asked fast
     fast: Option<Time>,
-    heard: Signs,
-    echoed: Signs,
+    heard: Time,
+    echoed: Time,
+    /// Since when echoes come without a break
+    run: Time,
     /// When the last Ask was due
     asked: Option<Time>,
     /// The first Ask since something was heard
@@ -78,7 +69,6 @@ pub(super) struct Circuit {
 impl Circuit {
     /// A new one, which has to prove itself. `returning`: its route was alive before.
     pub(super) fn new(id: u64, returning: bool, now: Time) -> Self {
-        let signs = Signs { last: now, run: Time(0) };
         Self {
             id,
             alive: false,
@@ -88,8 +78,9 @@ impl Circuit {
             returning,
             asks: Asks::default(),
             fast: None,
-            heard: signs,
-            echoed: signs,
+            heard: now,
+            echoed: now,
+            run: Time(0),
             asked: None,
             unheard: None,
             proving: now,
@@ -99,18 +90,21 @@ impl Circuit {
 
     /// The last packet that came over it.
     pub(super) fn hear(&mut self, at: Time) {
-        self.heard.add(at, self.expected(), self.asks.jitter());
+        self.heard = self.heard.max(at);
     }
 
     /// An Echo came over it.
     pub(super) fn echo(&mut self, seq: u32, now: Time) {
-        let expected = self.expected();
-        let outage = expected.is_some_and(|at| now - self.echoed.last.max(at) > self.asks.limit());
-        if !self.asks.echo(seq, outage, now) {
+        let gap = self.expected().map_or(Duration::ZERO, |expected| now - self.echoed.max(expected));
+        let jitter = self.asks.jitter();
+        if !self.asks.echo(seq, gap > OUTAGE, now) {
             return;
         }
-        self.heard.add(now, expected, self.asks.jitter());
-        self.echoed.add(now, expected, self.asks.jitter());
+        if gap > BREAK + jitter * 2 {
+            self.run = now;
+        }
+        self.heard = self.heard.max(now);
+        self.echoed = now;
         if !self.alive && (self.proofs == 0 || now - self.proving > PROVING) {
             (self.proving, self.proofs) = (now, 0);
         }
@@ -133,8 +127,7 @@ impl Circuit {
     pub(super) fn revive(&mut self, now: Time) {
         (self.alive, self.since) = (true, now);
         self.hold = self.returning.then(|| now + RETURN_HOLD);
-        self.heard.run = Time(0);
-        self.echoed.run = Time(0);
+        self.run = Time(0);
     }
 
     pub(super) fn die(&mut self, now: Time) {
@@ -166,29 +159,31 @@ impl Circuit {
         self.fast = (fast && self.alive).then(|| self.fast.unwrap_or(now));
     }
 
-    /// Why it is dead, if `witness` shows that it is.
-    pub(super) fn condemned(&self, witness: &Self, now: Time) -> Option<&'static str> {
+    /// Why it is dead, if `witness` shows that it is. `late` is when a poll last came late.
+    pub(super) fn condemned(&self, witness: &Self, late: Time, now: Time) -> Option<&'static str> {
         let (fast, limit) = (self.fast?, self.asks.limit());
         let deaf_limit = (FAST * DEAF_INTERVALS).max(limit * DEAF_LIMITS);
-        // An Ask may have been late: all but one of the run, and time enough for all.
-        let missed = self.asks.missed(fast, self.heard.last, now) + 1;
-        let run = usize::try_from(self.asks.loss.run().max(MIN_RUN)).unwrap_or(usize::MAX);
-        if missed >= run && self.overdue(self.heard, witness, witness.heard, limit, now) {
+        // One Ask of the run may have gone out an instant late. Where a poll was late, few were sent in a long time, and they
+        // have to show it by themselves.
+        let sparse = late + self.asks.rtt() > self.heard;
+        let run = if sparse { self.asks.loss.run() + 1 } else { self.asks.loss.run() - 1 };
+        let missed = self.asks.missed(fast, self.heard, now);
+        if missed >= run && self.overdue(self.heard, limit, witness, now) {
             Some("silent")
-        } else if self.overdue(self.echoed, witness, witness.echoed, deaf_limit, now) {
+        } else if self.overdue(self.echoed, deaf_limit, witness, now) {
             Some("no echoes")
         } else {
             None
         }
     }
 
-    /// Whether `own` signs have been missing for `limit` while `witness` gave `its`.
-    fn overdue(&self, own: Signs, witness: &Self, its: Signs, limit: Duration, now: Time) -> bool {
-        let slower = self.asks.rtt().saturating_sub(witness.asks.rtt());
-        let faster = witness.asks.rtt().saturating_sub(self.asks.rtt());
-        let expected = self.expected().unwrap_or(now);
-        let start = own.last.max(expected).max(its.run + slower);
-        now >= start + limit && its.last + slower / 2 > start + limit / 2 + faster / 2
+    /// Whether a sign of life, the last of its kind at `last`, is overdue by `limit`, as `witness` shows.
+    fn overdue(&self, last: Time, limit: Duration, witness: &Self, now: Time) -> bool {
+        let (own, other) = (self.asks.rtt(), witness.asks.rtt());
+        let (longer, shorter) = (own.saturating_sub(other), other.saturating_sub(own));
+        let start = last.max(self.expected().unwrap_or(now)).max(witness.run + longer);
+        let stall = own.abs_diff(other).min(own).min(BREAK);
+        now >= start + limit + stall && witness.echoed > start + limit / 2 + shorter / 2
     }
 
     /// When the first answer to a fast Ask should be here.
@@ -198,7 +193,7 @@ impl Circuit {
 
     /// Since when answers are missing.
     fn missing(&self) -> Option<Time> {
-        self.unheard.filter(|unheard| self.heard.last < *unheard)
+        self.unheard.filter(|unheard| self.heard < *unheard)
     }
 
     fn suspect_at(&self) -> Option<Time> {
@@ -238,7 +233,7 @@ impl Circuit {
 
     /// When something is due next, after a poll at `polled`.
     pub(super) fn deadline(&self, polled: Time) -> Time {
-        let silent = self.expected().map(|at| self.heard.last.max(at) + self.asks.limit());
+        let silent = self.expected().map(|at| self.heard.max(at) + self.asks.limit());
         let suspect = self.suspect_at().filter(|_| self.alive);
         let times = [Some(self.ask_at(polled)), silent, suspect, self.hold];
         times.into_iter().flatten().filter(|at| *at > polled).min().unwrap_or(Time(u64::MAX))
@@ -259,7 +254,6 @@ impl Circuit {
 
     /// Why it is impaired or not.
     pub(super) fn loss_reason(&self) -> &'static str {
-        const { assert!(IMPAIRING_LOSS == 100, "the sentence says a tenth") }
-        if self.impaired { "loses a tenth or more" } else { "loses little again" }
+        if self.impaired { "loses much" } else { "loses little again" }
     }
 }

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
+use super::candidate::{Candidate, Setup};
 use super::circuit::Circuit;
-use super::{BUSY, Map, Path, Probe};
+use super::{BUSY, Map, Path};
 use crate::select::{Offer, SLOTS, Selector, State};
 use crate::time::Time;
 
 /// Circuits of a session at most, those that are being opened included: three that are offered and three in slots.
 pub const MAX_CIRCUITS: usize = 6;
-/// A circuit that could not be opened is tried again after this...
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// ...doubled each time up to this: a relay that listens again is a warm route within seconds.
-const RETRY_MOST: Duration = Duration::from_secs(5);
 /// A circuit that was dead for this long is replaced, if no slot takes it: a relay may have forgotten it without our
 /// hearing of it.
 const REPLACE: Duration = Duration::from_secs(30);
@@ -50,44 +47,12 @@ pub enum Step {
     Open(Path),
 }
 
-/// How a route stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteState {
-    /// Holds slot 0
-    InUse,
-    /// Alive
-    Warm,
-    /// Alive, and loses much
-    Impaired,
-    /// Without a circuit, or the circuit is dead, or silent for more than [`MUTE`](super::MUTE)
-    Down,
-}
-
-/// A route, to be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteReport {
-    /// Its nodes
-    pub path: Path,
-    /// In microseconds
-    pub cost: u64,
-    /// Its circuit, if it has one
-    pub circuit: Option<u64>,
-    /// How it stands
-    pub state: RouteState,
-    /// Smoothed round trip time, if measured
-    pub srtt: Option<Duration>,
-    /// Lost share of the Asks of the last three seconds, per mille
-    pub loss: Option<u16>,
-    /// Which slots take it
-    pub slots: [bool; SLOTS],
-}
-
 /// The deciding side of one session. See the [module](super) for how to drive it.
 #[derive(Debug)]
 pub struct Decider {
-    selector: Selector<Path>,
-    candidates: Vec<Candidate>,
-    map: Map,
+    pub(super) selector: Selector<Path>,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) map: Map,
     /// Epoch of the map that was last pointed at
     pointed: u32,
     /// Circuits that were opened in vain
@@ -97,67 +62,12 @@ pub struct Decider {
     /// When the Follower last asked; `None` before
     asked: Option<Time>,
     fast: bool,
-    polled: Time,
+    pub(super) polled: Time,
     /// Since when there is something to do at once
     event: Option<Time>,
-    /// Until when none is declared dead
-    catch_up: Time,
+    /// When a poll last came late
+    late: Time,
     failovers: u64,
-}
-
-/// A route and what there is of a circuit along it.
-#[derive(Debug)]
-struct Candidate {
-    path: Path,
-    setup: Setup,
-    /// How long the next failure delays the next attempt
-    retry: Duration,
-    /// Whether a circuit along it died
-    died: bool,
-}
-
-#[derive(Debug)]
-enum Setup {
-    /// To be opened from then on
-    Closed(Time),
-    Opening,
-    Open(Box<Circuit>),
-}
-
-impl Candidate {
-    fn new(path: Path, now: Time) -> Self {
-        Self { path, setup: Setup::Closed(now), retry: RETRY_FIRST, died: false }
-    }
-
-    fn circuit(&self) -> Option<&Circuit> {
-        if let Setup::Open(circuit) = &self.setup { Some(circuit) } else { None }
-    }
-
-    fn circuit_mut(&mut self) -> Option<&mut Circuit> {
-        if let Setup::Open(circuit) = &mut self.setup { Some(circuit) } else { None }
-    }
-
-    fn fail(&mut self, now: Time) {
-        self.setup = Setup::Closed(now + self.retry);
-        self.retry = (self.retry * 2).min(RETRY_MOST);
-    }
-
-    fn state(&self) -> State {
-        match self.circuit().filter(|circuit| circuit.usable()) {
-            None => State::Down,
-            Some(circuit) if circuit.impaired => State::Impaired,
-            Some(_) => State::Up,
-        }
-    }
-
-    fn verdict(&self, why: &'static str) -> Option<Step> {
-        self.circuit().map(|circuit| Step::Verdict {
-            path: self.path.clone(),
-            circuit: circuit.id,
-            alive: circuit.alive,
-            why,
-        })
-    }
 }
 
 impl Decider {
@@ -174,7 +84,7 @@ impl Decider {
             fast: false,
             polled: now,
             event: None,
-            catch_up: now,
+            late: Time(0),
             failovers: 0,
         }
     }
@@ -204,10 +114,10 @@ impl Decider {
 
     /// The answer to [`Step::Open`]: there is a circuit.
     pub fn opened(&mut self, path: &Path, circuit: u64, now: Time) {
-        self.due(now);
         if circuit == 0 || self.candidate(circuit).is_some() {
-            return;
+            return self.failed(path, now);
         }
+        self.due(now);
         let waiting =
             |candidate: &&mut Candidate| candidate.path == *path && matches!(candidate.setup, Setup::Opening);
         let Some(candidate) = self.candidates.iter_mut().find(waiting) else {
@@ -233,7 +143,7 @@ impl Decider {
         let Some(candidate) = self.candidate(circuit) else { return };
         if candidate.circuit().is_some_and(|circuit| circuit.alive) {
             candidate.died = true;
-            candidate.retry = RETRY_FIRST;
+            candidate.succeeded();
             candidate.setup = Setup::Closed(now);
         } else {
             candidate.fail(now);
@@ -257,7 +167,7 @@ impl Decider {
     }
 
     /// The Follower sent an Ask: it misses answers, so for a second all live circuits are asked fast.
-    pub fn asked(&mut self, circuit: u64, _ask: &Probe, now: Time) {
+    pub fn asked(&mut self, circuit: u64, now: Time) {
         if let Some(known) = self.candidate(circuit).and_then(Candidate::circuit_mut) {
             known.hear(now);
             self.asked = Some(now);
@@ -268,7 +178,7 @@ impl Decider {
     /// Does what is due. To be called at [`deadline`](Self::deadline), and when the [module](super) says so.
     pub fn poll(&mut self, now: Time, out: &mut Vec<Step>) {
         if now - self.deadline() > LATE {
-            self.catch_up = now + CATCH_UP;
+            self.late = now;
         }
         (self.polled, self.event) = (now, None);
         self.judge(now, out);
@@ -311,31 +221,6 @@ impl Decider {
         self.failovers
     }
 
-    /// All routes, as they stand at the last poll.
-    pub fn report(&self) -> Vec<RouteReport> {
-        let report = |known: crate::select::Standing<'_, Path>| {
-            let candidate = self.candidates.iter().find(|candidate| candidate.path == *known.route);
-            let circuit = candidate.and_then(Candidate::circuit);
-            let state = match circuit {
-                Some(circuit) if !circuit.alive || circuit.mute(self.polled) => RouteState::Down,
-                Some(circuit) if circuit.impaired => RouteState::Impaired,
-                Some(_) if self.selector.in_use() == Some(known.route) => RouteState::InUse,
-                Some(_) => RouteState::Warm,
-                None => RouteState::Down,
-            };
-            RouteReport {
-                path: known.route.clone(),
-                cost: known.cost,
-                circuit: circuit.map(|circuit| circuit.id),
-                state,
-                srtt: circuit.and_then(Circuit::srtt),
-                loss: circuit.and_then(Circuit::loss),
-                slots: self.map.slots.map(|slot| circuit.is_some_and(|circuit| circuit.id == slot)),
-            }
-        };
-        self.selector.routes().filter(|known| known.wanted).map(report).collect()
-    }
-
     fn due(&mut self, now: Time) {
         self.event.get_or_insert(now);
     }
@@ -375,7 +260,7 @@ impl Decider {
         for candidate in &mut self.candidates {
             if let Some(circuit) = candidate.circuit_mut().filter(|circuit| circuit.proven()) {
                 circuit.revive(now);
-                candidate.retry = RETRY_FIRST;
+                candidate.succeeded();
                 out.extend(candidate.verdict("answers"));
             }
         }
@@ -384,7 +269,7 @@ impl Decider {
         self.fast = busy || self.circuits().any(|circuit| circuit.suspect(now));
         let fast = self.fast;
         self.circuits_mut().for_each(|circuit| circuit.pace(fast, now));
-        if now >= self.catch_up {
+        if now >= self.late + CATCH_UP {
             self.condemn(now, out);
         }
         let others = self.circuits().any(Circuit::usable);
@@ -398,8 +283,8 @@ impl Decider {
         for at in 0..self.candidates.len() {
             let accused = self.candidates[at].circuit().filter(|circuit| circuit.alive);
             let why = accused.and_then(|accused| {
-                let witnesses = self.circuits().filter(|other| other.alive && other.id != accused.id);
-                witnesses.filter_map(|witness| accused.condemned(witness, now)).next()
+                let mut witnesses = self.circuits().filter(|other| other.alive && other.id != accused.id);
+                witnesses.find_map(|witness| accused.condemned(witness, self.late, now))
             });
             let candidate = &mut self.candidates[at];
             if let (Some(why), Some(circuit)) = (why, candidate.circuit_mut()) {

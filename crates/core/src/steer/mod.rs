@@ -1,6 +1,6 @@
 //! Which circuit each slot of a session takes, and which circuits are alive.
 //!
-//! A session has [`SLOTS`](crate::select::SLOTS) slots, QUIC paths that stay for its life, and a circuit for each route that is
+//! A session has [`SLOTS`] slots, QUIC paths that stay for its life, and a circuit for each route that is
 //! known. Each slot can take each circuit. The node that dialled the session is its [`Decider`]: it has circuits opened
 //! for the routes that the mesh offers, asks each of them all the time whether it works, and points the slots at circuits
 //! by a [`Map`], which every [`Probe`] carries. The other one is the [`Follower`]: it does as the newest map says.
@@ -25,17 +25,20 @@ use crate::id::NodeId;
 use crate::select::SLOTS;
 
 mod asks;
+mod candidate;
 mod circuit;
 mod decider;
 mod follower;
 mod loss;
 mod probe;
+mod report;
 #[cfg(test)]
 mod tests;
 
-pub use decider::{Decider, MAX_CIRCUITS, RouteReport, RouteState, Step};
+pub use decider::{Decider, MAX_CIRCUITS, Step};
 pub use follower::{Follower, FollowerStep, MAX_ARRIVED};
 pub use probe::{Kind, PROBE_LEN, Probe};
+pub use report::{RouteReport, RouteState};
 
 /// A route: its nodes from the one that dialled the session to the other.
 pub type Path = Arc<[NodeId]>;

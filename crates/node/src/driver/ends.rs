@@ -294,7 +294,9 @@ impl Ends {
                 (way.hop.to, way.hop.from) = (to, None);
                 moved.push(CircuitEvent::Moved { circuit: *circuit, way: way.clone() });
             }
-            moved.into_iter().for_each(|event| session.tell(event));
+            for event in moved {
+                session.tell(event);
+            }
         }
     }
 

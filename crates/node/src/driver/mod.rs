@@ -41,7 +41,7 @@ const QUEUE: usize = 256;
 /// How often links are sampled, idle circuits looked for, and what has ended swept.
 const TICK: Duration = Duration::from_secs(1);
 /// Transit circuits without a packet for this long are closed: their session probes them twice a second.
-const CIRCUIT_IDLE: Duration = Duration::from_secs(60);
+const CIRCUIT_IDLE: Duration = Duration::from_mins(1);
 
 /// Circuits that a neighbour may ask for a second, on average and at once: after an outage, all that it may have.
 const MAX_OPENS_PER_SECOND: u32 = 4_096;
@@ -454,11 +454,15 @@ impl State {
             Message::Trace(trace) => {
                 let links = |node: &NodeId| measured(&self.neighbors, node);
                 let action = self.traces.on_trace(link.node(), trace, links, clock::now());
-                action.into_iter().for_each(|action| self.trace(action));
+                if let Some(action) = action {
+                    self.trace(action);
+                }
             }
             Message::TraceAck(ack) => {
                 let action = self.traces.on_ack(link.node(), ack, clock::now());
-                action.into_iter().for_each(|action| self.trace(action));
+                if let Some(action) = action {
+                    self.trace(action);
+                }
             }
             other => self.hand(Input::Message(link_id(link), other)),
         }

@@ -310,7 +310,7 @@ impl Sessions {
         let table = self.table.borrow();
         let linked = table.neighbors.get(&session.peer().id).map(Link::peer);
         let linked = linked.filter(|linked| linked.key == session.peer().key).cloned();
-        let known = linked.or_else(|| self.context.certificates.identity_of(&session.peer().key.into()));
+        let known = linked.or_else(|| self.context.certificates.identity_of(&session.peer().key));
         known.filter(|known| known.issued > session.peer().issued).unwrap_or_else(|| session.peer().clone())
     }
 

@@ -100,7 +100,7 @@ impl Steering {
     }
 
     /// Something happened to a circuit.
-    pub(super) async fn on_event(&mut self, event: CircuitEvent) {
+    pub(super) fn on_event(&mut self, event: CircuitEvent) {
         let now = clock::now();
         match (event, &mut self.role) {
             (CircuitEvent::Opened { path, circuit, way }, Role::Decider(decider)) => {
@@ -145,7 +145,7 @@ impl Steering {
         match probe.kind {
             Kind::Ask => {
                 match &mut self.role {
-                    Role::Decider(decider) => decider.asked(probe.circuit, &probe, received.at),
+                    Role::Decider(decider) => decider.asked(probe.circuit, received.at),
                     Role::Follower(follower) => follower.heard_map(probe.map, received.at),
                 }
                 let map = self.told();

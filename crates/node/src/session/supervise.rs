@@ -94,14 +94,14 @@ async fn run(
                 table.mark_changed();
             }
             _ = retired.changed() => {}
-            Some(event) = ends.events.recv() => steering.on_event(event).await,
+            Some(event) = ends.events.recv() => steering.on_event(event),
             () = ends.resumed.notified() => {}
             Some(probe) = ends.probes.recv() => steering.on_probe(&probe),
             () = sleep_until(clock::instant(wake)) => {}
         }
         for _ in 0..BATCH {
             if let Ok(event) = ends.events.try_recv() {
-                steering.on_event(event).await;
+                steering.on_event(event);
             } else if let Ok(probe) = ends.probes.try_recv() {
                 steering.on_probe(&probe);
             } else {
