@@ -29,8 +29,7 @@ pub(super) async fn supervise(
     mut approach: Approach,
 ) {
     let node = session.peer().id.clone();
-    let (driver, labels, address) =
-        (context.driver.clone(), context.labels.clone(), approach.ends.address);
+    let (driver, labels, address) = (context.driver.clone(), context.labels.clone(), approach.ends.address);
     if let Some(steering) = Steering::new(context.clone(), session.clone(), &approach) {
         run(&context, table, &session, steering, &mut approach).await;
     }
@@ -96,6 +95,7 @@ async fn run(
             }
             _ = retired.changed() => {}
             Some(event) = ends.events.recv() => steering.on_event(event).await,
+            () = ends.resumed.notified() => {}
             Some(probe) = ends.probes.recv() => steering.on_probe(&probe),
             () = sleep_until(clock::instant(wake)) => {}
         }
