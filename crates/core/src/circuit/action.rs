@@ -90,7 +90,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// There is no link for the first hop, or it went down before the answer came.
-    #[error("the link to the route's first node is gone")]
+    #[error("there is no link to the next node of the route")]
     NoLink,
     /// A node of the route refused.
     #[error("refused by a node of the route: {0}")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::circuit::Circuit;
-use super::{Path, Step};
+use super::{Finding, Path, Step};
 use crate::select::State;
 use crate::time::Time;
 
@@ -27,7 +27,8 @@ pub(super) struct Candidate {
 pub(super) enum Setup {
     /// To be opened from then on
     Closed(Time),
-    Opening,
+    /// Being opened since then
+    Opening(Time),
     Open(Box<Circuit>),
 }
 
@@ -65,11 +66,11 @@ impl Candidate {
     }
 
     /// What was found out about its circuit.
-    pub(super) fn verdict(&self, why: &'static str) -> Option<Step> {
+    pub(super) fn verdict(&self, finding: Finding, why: &'static str) -> Option<Step> {
         self.circuit().map(|circuit| Step::Verdict {
             path: self.path.clone(),
             circuit: circuit.id,
-            alive: circuit.alive,
+            finding,
             why,
         })
     }

@@ -251,9 +251,4 @@ impl Circuit {
     pub(super) fn loss(&self) -> Option<u16> {
         self.asks.loss.per_mille()
     }
-
-    /// Why it is impaired or not.
-    pub(super) fn loss_reason(&self) -> &'static str {
-        if self.impaired { "loses much" } else { "loses little again" }
-    }
 }

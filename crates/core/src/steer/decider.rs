@@ -18,17 +18,34 @@ const LATE: Duration = Duration::from_millis(25);
 /// After which none is declared dead for this long: time to read them.
 const CATCH_UP: Duration = Duration::from_millis(30);
 
+/// A [`Step::Open`] without an answer for this long has failed: circuits give up after
+/// [`OPEN_TIMEOUT`](crate::circuit::OPEN_TIMEOUT), and the news of it may be lost.
+const NO_ANSWER: Duration = Duration::from_secs(3);
+
+/// What was found out about a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// It answers
+    Alive,
+    /// It does not answer any more
+    Dead,
+    /// It loses much
+    Impaired,
+    /// It loses little again
+    Well,
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A circuit is alive or dead or impaired or well: for the log
+    /// Something was found out about a circuit: for the log
     Verdict {
         /// Its route
         path: Path,
         /// Which
         circuit: u64,
-        /// Whether it answers
-        alive: bool,
+        /// What
+        finding: Finding,
         /// What made it so
         why: &'static str,
     },
@@ -118,8 +135,9 @@ impl Decider {
             return self.failed(path, now);
         }
         self.due(now);
-        let waiting =
-            |candidate: &&mut Candidate| candidate.path == *path && matches!(candidate.setup, Setup::Opening);
+        let waiting = |candidate: &&mut Candidate| {
+            candidate.path == *path && matches!(candidate.setup, Setup::Opening(_))
+        };
         let Some(candidate) = self.candidates.iter_mut().find(waiting) else {
             self.stray.push(circuit);
             return;
@@ -130,8 +148,9 @@ impl Decider {
     /// The answer to [`Step::Open`]: there is none. Tried again after 500 ms, doubled each time up to 5 s.
     pub fn failed(&mut self, path: &Path, now: Time) {
         self.due(now);
-        let opening =
-            |candidate: &&mut Candidate| candidate.path == *path && matches!(candidate.setup, Setup::Opening);
+        let opening = |candidate: &&mut Candidate| {
+            candidate.path == *path && matches!(candidate.setup, Setup::Opening(_))
+        };
         if let Some(candidate) = self.candidates.iter_mut().find(opening) {
             candidate.fail(now);
         }
@@ -194,7 +213,8 @@ impl Decider {
         let circuits = self.circuits().map(|circuit| circuit.deadline(self.polled));
         let retries = self.candidates.iter().filter_map(|candidate| match candidate.setup {
             Setup::Closed(at) => Some(at),
-            _ => None,
+            Setup::Opening(since) => Some(since + NO_ANSWER),
+            Setup::Open(_) => None,
         });
         let other = [self.event, self.selector.deadline(self.polled)];
         let times = circuits.chain(retries).filter(|at| *at > self.polled).chain(other.into_iter().flatten());
@@ -253,15 +273,16 @@ impl Decider {
         for candidate in &mut self.candidates {
             let Some(circuit) = candidate.circuit_mut() else { continue };
             if circuit.settle(now) {
-                let why = circuit.loss_reason();
-                out.extend(candidate.verdict(why));
+                let impaired = circuit.impaired;
+                let finding = if impaired { Finding::Impaired } else { Finding::Well };
+                out.extend(candidate.verdict(finding, "its Asks"));
             }
         }
         for candidate in &mut self.candidates {
             if let Some(circuit) = candidate.circuit_mut().filter(|circuit| circuit.proven()) {
                 circuit.revive(now);
                 candidate.succeeded();
-                out.extend(candidate.verdict("answers"));
+                out.extend(candidate.verdict(Finding::Alive, "answers"));
             }
         }
         let recent = |at: Time| now - at < BUSY;
@@ -290,7 +311,7 @@ impl Decider {
             if let (Some(why), Some(circuit)) = (why, candidate.circuit_mut()) {
                 circuit.die(now);
                 candidate.died = true;
-                out.extend(candidate.verdict(why));
+                out.extend(candidate.verdict(Finding::Dead, why));
             }
         }
     }
@@ -376,6 +397,11 @@ impl Decider {
 
     /// Has circuits opened for the routes that the selector wants.
     fn open(&mut self, now: Time, out: &mut Vec<Step>) {
+        for candidate in &mut self.candidates {
+            if matches!(candidate.setup, Setup::Opening(since) if now - since >= NO_ANSWER) {
+                candidate.fail(now);
+            }
+        }
         let wanted: Vec<Path> =
             self.selector.routes().filter(|known| known.wanted).map(|known| known.route.clone()).collect();
         for path in wanted {
@@ -386,7 +412,7 @@ impl Decider {
                 && at <= now
                 && there < MAX_CIRCUITS
             {
-                candidate.setup = Setup::Opening;
+                candidate.setup = Setup::Opening(now);
                 out.push(Step::Open(path));
             }
         }

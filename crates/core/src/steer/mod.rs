@@ -35,7 +35,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use decider::{Decider, MAX_CIRCUITS, Step};
+pub use decider::{Decider, Finding, MAX_CIRCUITS, Step};
 pub use follower::{Follower, FollowerStep, MAX_ARRIVED};
 pub use probe::{Kind, PROBE_LEN, Probe};
 pub use report::{RouteReport, RouteState};

@@ -74,7 +74,7 @@ fn status_rows(status: &Status, peers: &[Peer], now: Timestamp) -> Vec<Vec<Cell>
     rows
 }
 
-/// `2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 full, 1 no_link`
+/// `2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 buffer_full, 1 limit`
 fn transit(transit: &Transit) -> String {
     let Transit { circuits, packets, bytes: carried, dropped } = transit;
     let mut text = format!("{circuits} circuits; {} packets, {}", count(*packets), bytes(*carried));
@@ -187,7 +187,7 @@ mod tests {
                 circuits: 2,
                 packets: 1_000,
                 bytes: 1_258_291,
-                dropped: vec![error("full", 2), error("no_link", 1)],
+                dropped: vec![error("buffer_full", 2), error("limit", 1)],
             },
             flows_open: 3,
             flows_total: 1_000,
@@ -214,7 +214,7 @@ mod tests {
             "0.42 ms to b",
             "11 reachable of 12 known",
             "failovers    1,234",
-            "2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 full, 1 no_link",
+            "2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 buffer_full, 1 limit",
             "3 open, 1,000 since the start",
             "1.0 MiB sent, 2.0 KiB received",
             "5 of 1,000 flows (0.5 %): 3 failed, 2 denied; 2 link_down",

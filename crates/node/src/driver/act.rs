@@ -1,6 +1,6 @@
 //! Carrying out what the state machines of `core` decide.
 
-use ffmesh_core::circuit::{Action as CircuitAction, Forward};
+use ffmesh_core::circuit::{Action as CircuitAction, Circuits, Forward};
 use ffmesh_core::flood::LinkId;
 use ffmesh_core::lsdb::Refusal;
 use ffmesh_core::mesh::{Action, Event, Input};
@@ -64,8 +64,14 @@ impl State {
         }
     }
 
-    /// Does what the circuits say.
-    pub(super) fn carry_out(&mut self, actions: Vec<CircuitAction>) {
+    /// Lets something happen to the circuits, and does what they say.
+    pub(super) fn at_circuits(&mut self, event: impl FnOnce(&mut Circuits, &mut Vec<CircuitAction>)) {
+        let mut actions = Vec::new();
+        event(&mut self.circuits, &mut actions);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<CircuitAction>) {
         for action in actions {
             match action {
                 CircuitAction::Send(link, message) => {
@@ -77,7 +83,7 @@ impl State {
                     let Some((from, serial)) =
                         self.link(link).and_then(|link| Some((link.address()?, link.serial())))
                     else {
-                        continue;
+                        continue; // it is gone, which ends the circuit
                     };
                     match to {
                         Forward::Relay { link, label: out } => {

@@ -206,16 +206,20 @@ impl Ends {
         self.paths.extract_if(|_, (of, _)| *of == session).map(|(circuit, _)| circuit).collect()
     }
 
+    fn own_session(&mut self, session: u64) -> Option<&mut Session> {
+        self.sessions.get_mut(&(self.own.clone(), session))
+    }
+
     /// The end of an own circuit, for its label.
     pub(super) fn own_end(&mut self, circuit: u64) -> Option<CircuitEnd> {
-        let (session, _) = self.paths.get(&circuit)?;
-        Some(self.sessions.get_mut(&(self.own.clone(), *session))?.end(circuit))
+        let session = self.paths.get(&circuit)?.0;
+        Some(self.own_session(session)?.end(circuit))
     }
 
     /// An own circuit is set up.
     pub(super) fn opened(&mut self, circuit: u64, hop: Hop) {
         let Some((session, path)) = self.paths.get(&circuit).cloned() else { return };
-        let Some(session) = self.sessions.get_mut(&(self.own.clone(), session)) else { return };
+        let Some(session) = self.own_session(session) else { return };
         let way = session.way(circuit, hop);
         session.tell(CircuitEvent::Opened { path, circuit, way });
     }
@@ -223,7 +227,7 @@ impl Ends {
     /// An own circuit did not come about.
     pub(super) fn failed(&mut self, circuit: u64, error: OpenError) {
         let Some((session, path)) = self.paths.remove(&circuit) else { return };
-        let Some(session) = self.sessions.get_mut(&(self.own.clone(), session)) else { return };
+        let Some(session) = self.own_session(session) else { return };
         session.circuits.remove(&circuit);
         session.tell(CircuitEvent::Failed { path, error });
     }
@@ -231,7 +235,7 @@ impl Ends {
     /// An own circuit is gone.
     pub(super) fn closed(&mut self, circuit: u64, reason: String) {
         let Some((session, _)) = self.paths.remove(&circuit) else { return };
-        if let Some(session) = self.sessions.get_mut(&(self.own.clone(), session)) {
+        if let Some(session) = self.own_session(session) {
             session.lose(circuit, reason);
         }
     }
@@ -239,7 +243,7 @@ impl Ends {
     /// An own circuit is closed by its session, which knows.
     pub(super) fn close(&mut self, circuit: u64) {
         let Some((session, _)) = self.paths.remove(&circuit) else { return };
-        if let Some(session) = self.sessions.get_mut(&(self.own.clone(), session)) {
+        if let Some(session) = self.own_session(session) {
             session.circuits.remove(&circuit);
             session.ways.remove(&circuit);
         }

@@ -64,19 +64,9 @@ enum Request {
     Trace { route: Vec<NodeId>, answer: TraceAnswer },
     Drain { answer: oneshot::Sender<()> },
     Withdraw { answer: oneshot::Sender<()> },
-    Counters { answer: oneshot::Sender<DriverCounters> },
 }
 
 type TraceAnswer = oneshot::Sender<Vec<Hop>>;
-
-/// What the driver has counted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DriverCounters {
-    /// Of the mesh's state machine
-    pub mesh: ffmesh_core::mesh::Counters,
-    /// Circuits that lead through this node
-    pub transit_circuits: usize,
-}
 
 /// What sessions hold to ask the driver.
 #[derive(Debug, Clone)]
@@ -139,7 +129,6 @@ impl Driver {
             own: own.clone(),
             neighbors: BTreeMap::new(),
             lost: BTreeMap::new(),
-            configured: upstream_costs.keys().cloned().collect(),
             upstream_costs: upstream_costs.clone(),
             mesh: mesh.table(),
             facts: BTreeMap::new(),
@@ -244,11 +233,6 @@ impl Driver {
         self.ask(|answer| Request::Withdraw { answer }).await;
     }
 
-    /// What was counted so far.
-    pub async fn counters(&self) -> DriverCounters {
-        self.ask(|answer| Request::Counters { answer }).await.unwrap_or_default()
-    }
-
     async fn tell(&self, request: Request) {
         let _ = self.requests.send(request).await; // without a driver the node is shutting down
     }
@@ -311,9 +295,7 @@ impl State {
             if self.mesh.next_deadline().is_some_and(|due| due <= now) {
                 self.hand(Input::Tick);
             }
-            let mut actions = Vec::new();
-            self.circuits.poll(now, &mut actions);
-            self.carry_out(actions);
+            self.at_circuits(|circuits, out| circuits.poll(now, out));
             for (answer, hops) in self.traces.expire(now) {
                 let _ = answer.send(hops);
             }
@@ -329,11 +311,12 @@ impl State {
             let loss = vitals.loss.map_or(0, permille);
             self.hand(Input::LinkSample { link: link_id(&link), rtt: vitals.rtt, loss });
         }
-        let mut actions = Vec::new();
-        for label in self.labels.idle_relays(earlier(clock::now(), CIRCUIT_IDLE)) {
-            self.circuits.idle(label, &mut actions);
-        }
-        self.carry_out(actions);
+        let idle = self.labels.idle_relays(earlier(clock::now(), CIRCUIT_IDLE));
+        self.at_circuits(|circuits, out| {
+            for label in idle {
+                circuits.idle(label, out);
+            }
+        });
         self.ends.sweep();
         self.close_spare();
     }
@@ -376,32 +359,25 @@ impl State {
                 let _ = answer.send(self.ends.claim(address));
             }
             Request::Leave { session } => {
-                let mut actions = Vec::new();
-                for circuit in self.ends.leave(session) {
-                    self.circuits.close(circuit, &mut actions);
-                }
-                self.carry_out(actions);
+                let ended = self.ends.leave(session);
+                self.at_circuits(|circuits, out| {
+                    for circuit in ended {
+                        circuits.close(circuit, out);
+                    }
+                });
             }
             Request::OpenCircuit { session, path } => {
                 let circuit = rand::random();
                 if self.ends.opening(session, circuit, path.clone()) {
-                    let mut actions = Vec::new();
-                    self.circuits.open(
-                        circuit,
-                        path.to_vec(),
-                        session,
-                        &mut rand::random,
-                        clock::now(),
-                        &mut actions,
-                    );
-                    self.carry_out(actions);
+                    let (route, now) = (path.to_vec(), clock::now());
+                    self.at_circuits(|circuits, out| {
+                        circuits.open(circuit, route, session, &mut rand::random, now, out);
+                    });
                 }
             }
             Request::CloseCircuit { circuit } => {
-                let mut actions = Vec::new();
                 self.ends.close(circuit);
-                self.circuits.close(circuit, &mut actions);
-                self.carry_out(actions);
+                self.at_circuits(|circuits, out| circuits.close(circuit, out));
             }
             Request::Suspect { neighbor } => {
                 if let Some((link, _)) = self.neighbors.get(&neighbor) {
@@ -429,12 +405,6 @@ impl State {
                 self.hand(Input::Withdraw);
                 let _ = answer.send(());
             }
-            Request::Counters { answer } => {
-                let _ = answer.send(DriverCounters {
-                    mesh: self.mesh.counters(),
-                    transit_circuits: self.circuits.transit(),
-                });
-            }
         }
     }
 
@@ -447,9 +417,10 @@ impl State {
                 self.counters.error(ErrorKind::Limit); // who asks gives up after 2 s
             }
             Message::CircuitOpen(_) | Message::CircuitAck(_) | Message::CircuitClose(_) => {
-                let mut actions = Vec::new();
-                self.circuits.message(link_id(link), message, &mut rand::random, clock::now(), &mut actions);
-                self.carry_out(actions);
+                let (link, now) = (link_id(link), clock::now());
+                self.at_circuits(|circuits, out| {
+                    circuits.message(link, message, &mut rand::random, now, out);
+                });
             }
             Message::Trace(trace) => {
                 let links = |node: &NodeId| measured(&self.neighbors, node);

@@ -96,9 +96,7 @@ impl State {
     fn forget_link(&mut self, link: &Link) {
         self.links.remove(&link.serial());
         self.opens.remove(&link.serial());
-        let mut actions = Vec::new();
-        self.circuits.link_down(link_id(link), &mut actions);
-        self.carry_out(actions);
+        self.at_circuits(|circuits, out| circuits.link_down(link_id(link), out));
     }
 
     /// Notes which nodes there are sessions with.
@@ -135,12 +133,10 @@ impl State {
             *there = Arc::new(wanted);
             changed
         });
-        let configured = self.upstream_costs.keys().cloned().collect();
         self.table.send_replace(Arc::new(RoutingTable {
             own: self.own.clone(),
             neighbors,
             lost: self.lost.clone(),
-            configured,
             upstream_costs: self.upstream_costs.clone(),
             mesh: self.mesh.table(),
             facts,

@@ -1,6 +1,6 @@
 //! The routing table: which nodes can be reached, and how.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ffmesh_core::id::NodeId;
@@ -40,7 +40,6 @@ pub struct RoutingTable {
     pub neighbors: BTreeMap<NodeId, Link>,
     /// Neighbours that have been lost
     pub lost: BTreeMap<NodeId, Lost>,
-    pub(super) configured: BTreeSet<NodeId>,
     /// What is configured for the links to upstreams, in µs
     pub(super) upstream_costs: Arc<BTreeMap<NodeId, u32>>,
     /// Routes over any number of hops
@@ -115,7 +114,7 @@ impl RoutingTable {
     pub fn knows(&self, node: &NodeId) -> bool {
         self.neighbors.contains_key(node)
             || self.lost.contains_key(node)
-            || self.configured.contains(node)
+            || self.upstream_costs.contains_key(node)
             || self.mesh.knows(node)
     }
 }

@@ -59,6 +59,11 @@ impl WantedDialler {
         self.states().get(node).cloned()
     }
 
+    /// The nodes that are dialled, and how it goes.
+    pub fn all(&self) -> Vec<(NodeId, DialState)> {
+        self.states().iter().map(|(node, state)| (node.clone(), state.clone())).collect()
+    }
+
     fn states(&self) -> MutexGuard<'_, BTreeMap<NodeId, DialState>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -118,6 +118,14 @@ impl Control for NodeControl {
                 peer.last_error = state.last_error.or_else(|| peer.last_error.take());
             }
         }
+        for (node, state) in self.parts.wanted.all() {
+            let peer = absent(&node, api::PeerState::Dialling, state.since, state.last_error);
+            // One that was lost says why.
+            let entry = peers.entry(node).or_insert(peer);
+            if entry.state == api::PeerState::Down {
+                entry.state = api::PeerState::Dialling;
+            }
+        }
         peers.into_values().collect()
     }
 

@@ -56,7 +56,7 @@ use crate::link::{self, Dialler, LinkContext, WantedDialler, dial_upstream, dial
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
-use crate::socket::{Labels, ProbeSender};
+use crate::socket::Labels;
 use crate::state::{StateDir, StateError, StateLock};
 use crate::transport::{Transport, TransportError};
 
@@ -142,6 +142,7 @@ struct Parts {
     labels: Labels,
     flows: Flows,
     diallers: Vec<Dialler>,
+    wanted: WantedDialler,
     counters: Arc<Counters>,
     issuer: Option<Arc<Issuer>>,
     repeats: Arc<Repeats>,
@@ -172,8 +173,7 @@ impl Node {
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
         let labels = Labels::default();
-        let udp = Arc::new(bound.udp);
-        let transport = Transport::new(udp.clone(), labels.clone(), &credentials, &config)?;
+        let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let epoch = state.next_epoch().map_err(|error| StartError::state(&state, error))?;
         let known_keys = Arc::new(KnownKeys::load(&state)?);
@@ -216,7 +216,6 @@ impl Node {
             epoch,
             driver,
             labels: labels.clone(),
-            probes: ProbeSender::new(udp),
             hold: config.mesh.hold,
             opened,
             failovers: Arc::default(),
@@ -237,6 +236,7 @@ impl Node {
             sessions,
             labels,
             diallers: Dialler::for_upstreams(&config.quic.upstreams),
+            wanted: WantedDialler::new(&config.quic.upstreams),
             counters,
             issuer,
             repeats: Arc::default(),
@@ -253,7 +253,7 @@ impl Node {
         for dialler in &parts.diallers {
             tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
         }
-        tasks.spawn(dial_wanted(links, WantedDialler::new(&parts.config.quic.upstreams), wanted, linked));
+        tasks.spawn(dial_wanted(links, parts.wanted.clone(), wanted, linked));
         for ingress in bound.ingresses {
             ingresses.spawn(ingress.run(opening.clone(), parts.counters.clone()));
         }
@@ -289,7 +289,9 @@ impl Node {
         let drained =
             async { tokio::join!(self.parts.flows.ended(), drain::transit_ended(&self.parts.labels)) };
         if tokio::time::timeout(limit, drained).await.is_err() {
-            tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
+            tracing::warn!(
+                "after {limit:?} (mesh.drain_timeout) flows or transit are still there, and are cut"
+            );
         }
         driver.withdraw().await;
         self.tasks.shutdown().await;

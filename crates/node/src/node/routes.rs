@@ -1,7 +1,10 @@
 //! The ways to other nodes, as the admin API shows them.
 
+use std::time::Duration;
+
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
+use ffmesh_core::lsdb::MAX_COST;
 use ffmesh_core::steer::{RouteReport, RouteState};
 
 use crate::driver::RoutingTable;
@@ -27,7 +30,7 @@ fn of_node(table: &RoutingTable, node: &NodeId, mut used: Vec<RouteReport>) -> V
     let mut routes: Vec<_> = used
         .iter()
         .map(|report| api::Route {
-            cost_ms: Some(ms(report.cost)),
+            cost_ms: ms(report.cost),
             rtt_ms: report.srtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             loss: report.loss.map(|permille| f64::from(permille) / 1e3),
             ..route(node, &report.path, shown(report.state))
@@ -36,7 +39,7 @@ fn of_node(table: &RoutingTable, node: &NodeId, mut used: Vec<RouteReport>) -> V
     for offer in table.offers(node) {
         if !used.iter().any(|report| report.path == offer.route) {
             let known = route(node, &offer.route, api::RouteState::Known);
-            routes.push(api::Route { cost_ms: Some(ms(offer.cost)), ..known });
+            routes.push(api::Route { cost_ms: ms(offer.cost), ..known });
         }
     }
     if routes.is_empty() {
@@ -70,7 +73,7 @@ fn rank(state: RouteState) -> u8 {
     }
 }
 
-/// A cost in ms.
-fn ms(us: u64) -> f64 {
-    std::time::Duration::from_micros(us).as_secs_f64() * 1e3
+/// A cost in ms; none over a link that is to be used last, as a node at one of its ends is about to stop.
+fn ms(us: u64) -> Option<f64> {
+    (us < MAX_COST.into()).then(|| Duration::from_micros(us).as_secs_f64() * 1e3)
 }

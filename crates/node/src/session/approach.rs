@@ -1,6 +1,7 @@
 //! A session's circuits while it is being set up: all slots take one circuit, and another one when that is silent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_core::circuit::OpenError;
@@ -8,6 +9,7 @@ use ffmesh_core::select::SLOTS;
 use ffmesh_core::steer::Path;
 use ffmesh_core::time::Time;
 
+use super::slots::Slots;
 use crate::clock;
 use crate::driver::{CircuitEvent, SessionEnds};
 use crate::socket::{Labels, Way};
@@ -26,7 +28,7 @@ pub(super) struct Ready {
 /// The circuits of a session that is being set up.
 #[derive(Debug)]
 pub(super) struct Approach {
-    labels: Labels,
+    pub(super) slots: Arc<Slots>,
     pub(super) ends: SessionEnds,
     pub(super) circuits: BTreeMap<u64, Ready>,
     /// The circuit that the slots take, and since when
@@ -36,7 +38,8 @@ pub(super) struct Approach {
 
 impl Approach {
     pub(super) fn new(labels: Labels, ends: SessionEnds) -> Self {
-        Self { labels, ends, circuits: BTreeMap::new(), taken: None, since: clock::now() }
+        let slots = Arc::new(Slots::new(labels, ends.address));
+        Self { slots, ends, circuits: BTreeMap::new(), taken: None, since: clock::now() }
     }
 
     /// Waits for the next circuit that is set up or not. `None` when the node is shutting down.
@@ -129,7 +132,7 @@ impl Approach {
         let Some(ready) = self.circuits.get(&circuit) else { return };
         (self.taken, self.since) = (Some(circuit), clock::now());
         for slot in (0u8..).take(SLOTS) {
-            self.labels.point(self.ends.address.slot(slot), Some(ready.way.clone()));
+            self.slots.point(slot, ready.way.clone());
         }
     }
 }

@@ -13,6 +13,7 @@ mod approach;
 mod dial;
 mod paths;
 mod seal;
+mod slots;
 mod steering;
 mod supervise;
 mod trace;
@@ -36,7 +37,7 @@ use crate::bucket::Bucket;
 use crate::driver::{Driver, RoutingTable};
 use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::link::Link;
-use crate::socket::{Labels, ProbeSender, SlotAddr};
+use crate::socket::{Labels, SlotAddr};
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 
 /// Sessions that one node may have open with this one: the current, one retired, one that takes over.
@@ -62,8 +63,6 @@ pub struct SessionContext {
     pub driver: Driver,
     /// The socket's labels
     pub labels: Labels,
-    /// Sends probes
-    pub probes: ProbeSender,
     /// `mesh.hold`
     pub hold: Duration,
     /// Where new sessions go, dialled and accepted

@@ -1,20 +1,22 @@
 //! Which circuit each slot of a session takes: carries out what the roles of `core::steer` decide.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
-use ffmesh_core::steer::{Decider, Follower, FollowerStep, Kind, Map, Probe, Step};
+use ffmesh_core::steer::{Decider, Finding, Follower, FollowerStep, Kind, Map, Probe, Step};
 use ffmesh_core::time::Time;
 
 use super::approach::Approach;
 use super::paths::Paths;
 use super::seal::Seal;
+use super::slots::Slots;
 use super::{Session, SessionContext, lock};
 use crate::clock;
 use crate::driver::{CircuitEvent, RoutingTable};
-use crate::socket::{ReceivedProbe, SessionAddr, Way};
+use crate::socket::{ReceivedProbe, Way};
 
 /// How often what `ffmesh routes` shows is brought up to date while nothing else happens.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,7 +32,7 @@ enum Role {
 pub(super) struct Steering {
     context: SessionContext,
     session: Session,
-    address: SessionAddr,
+    slots: Arc<Slots>,
     role: Role,
     seal: Seal,
     ways: BTreeMap<u64, Way>,
@@ -75,7 +77,7 @@ impl Steering {
         Some(Self {
             context,
             session,
-            address,
+            slots: approach.slots.clone(),
             role,
             seal,
             ways,
@@ -118,7 +120,7 @@ impl Steering {
             (CircuitEvent::Moved { circuit, way }, _) => {
                 self.ways.insert(circuit, way.clone());
                 for (slot, _) in (0u8..).zip(self.map.slots).filter(|(_, taken)| *taken == circuit) {
-                    self.context.labels.point(self.address.slot(slot), Some(way.clone()));
+                    self.slots.point(slot, way.clone());
                 }
             }
             (CircuitEvent::Gone { circuit, reason }, role) => {
@@ -219,14 +221,17 @@ impl Steering {
                 self.point(map, now);
                 self.report(now);
             }
-            Step::Verdict { path, alive, why, .. } => {
-                let peer = self.node_id();
-                if alive {
-                    tracing::info!(%peer, route = %shown(&path), "route is alive");
-                } else {
-                    tracing::warn!(%peer, route = %shown(&path), "route is dead: {why}");
-                    if let Some(next) = path.get(1) {
-                        driver.suspect(next.clone()).await;
+            Step::Verdict { path, finding, why, .. } => {
+                let (peer, route) = (self.node_id(), shown(&path));
+                match finding {
+                    Finding::Alive => tracing::info!(%peer, %route, "route is alive: it {why}"),
+                    Finding::Impaired => tracing::warn!(%peer, %route, "route loses many packets"),
+                    Finding::Well => tracing::info!(%peer, %route, "route loses few packets again"),
+                    Finding::Dead => {
+                        tracing::warn!(%peer, %route, "route is dead: {why}");
+                        if let Some(next) = path.get(1) {
+                            driver.suspect(next.clone()).await;
+                        }
                     }
                 }
             }
@@ -239,14 +244,15 @@ impl Steering {
         for (slot, (old, new)) in (0u8..).zip(self.map.slots.into_iter().zip(map.slots)) {
             let Some(way) = self.ways.get(&new) else { continue };
             if old != new {
-                self.context.labels.point(self.address.slot(slot), Some(way.clone()));
+                self.slots.point(slot, way.clone());
+                self.map.slots[usize::from(slot)] = new;
                 changed.push(slot);
             }
             if self.session.dialled() && slot > 0 && new != map.slots[0] {
                 self.paths.ensure(slot);
             }
         }
-        self.map = map;
+        self.map.epoch = map.epoch;
         let outage = self.dead_since.map_or(Duration::ZERO, |since| now - since);
         if !changed.is_empty() {
             tracing::debug!(peer = %self.node_id(), ?map, "slots point at other circuits");
@@ -270,7 +276,7 @@ impl Steering {
     fn send(&mut self, probe: &Probe) {
         if let Some(way) = self.ways.get(&probe.circuit) {
             let sealed = self.seal.seal(probe);
-            self.context.probes.send(&way.hop, &sealed);
+            self.context.transport.probes().send(&way.hop, &sealed);
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn supervise(
     mut approach: Approach,
 ) {
     let node = session.peer().id.clone();
-    let (driver, labels, address) = (context.driver.clone(), context.labels.clone(), approach.ends.address);
+    let driver = context.driver.clone();
     if let Some(steering) = Steering::new(context.clone(), session.clone(), &approach) {
         run(&context, table, &session, steering, &mut approach).await;
     }
@@ -37,10 +37,10 @@ pub(super) async fn supervise(
     let why = session.0.closed.get().map_or_else(|| end_text(&reason), |(_, text)| (*text).to_owned());
     tracing::info!(peer = %node, "session closed: {why}");
     tokio::time::sleep(CIRCUIT_LINGER).await;
+    drop(approach); // and with it where the slots point
     if let Some(id) = session.0.dialled {
         driver.leave(id).await;
     }
-    labels.forget_session(address);
 }
 
 async fn run(

@@ -15,8 +15,8 @@ impl Sessions {
         }
         let routes = self.routes_to(node).await?;
         let best = self.route_in_use(node).or_else(|| routes.into_iter().next());
-        let route = best.map(|path| path.to_vec()).unwrap_or_default();
-        let hops = self.context.driver.trace(route).await;
+        let best = best.ok_or_else(|| refused(format!("no route to {node}")))?;
+        let hops = self.context.driver.trace(best.to_vec()).await;
         hops.ok_or_else(|| refused("the node is shutting down".to_owned()))
     }
 }

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use ffmesh_core::label::Label;
 use ffmesh_core::time::Time;
 use ffmesh_udp::mapped;
-use tokio::sync::watch;
 
 use super::address::{MAX_SLOTS, SessionAddr, SlotAddr};
 use super::circuit::{CircuitEnd, Hop, Way};
@@ -97,7 +96,6 @@ impl Table {
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     table: Arc<RwLock<Table>>,
-    pointed: Arc<watch::Sender<()>>,
     limit: TransitLimit,
     transit: Arc<Counters>,
 }
@@ -150,23 +148,11 @@ impl Labels {
             Some(way) => table.ways.insert(slot, way),
             None => table.ways.remove(&slot),
         };
-        drop(table);
-        self.pointed.send_replace(());
     }
 
     /// Forgets the slots of a session that has ended.
     pub fn forget_session(&self, session: SessionAddr) {
         (0..MAX_SLOTS).for_each(|slot| self.point(session.slot(slot), None));
-    }
-
-    /// Where a slot's packets go now.
-    pub fn hop(&self, slot: SlotAddr) -> Option<Hop> {
-        self.read().way(slot).map(|way| way.hop)
-    }
-
-    /// Tells that some slot was pointed elsewhere or nowhere.
-    pub fn pointed(&self) -> watch::Receiver<()> {
-        self.pointed.subscribe()
     }
 
     /// The other end of a link has proved a new address: all that was agreed over this link follows.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::random::Random;
 use crate::select::Offer;
-use crate::steer::{Decider, Follower, FollowerStep, Kind, Map, Path, Probe, Step};
+use crate::steer::{Decider, Finding, Follower, FollowerStep, Kind, Map, Path, Probe, Step};
 use crate::time::Time;
 
 pub(super) const TICK: Duration = Duration::from_micros(500);
@@ -343,7 +343,8 @@ impl Net {
         assert!(self.due[0] > self.now);
         for step in steps {
             match step {
-                Step::Verdict { circuit, alive, why, .. } => {
+                Step::Verdict { circuit, finding, why, .. } => {
+                    let alive = finding != Finding::Dead;
                     self.verdicts.push((self.now, self.circuits[&circuit], alive, why));
                 }
                 Step::Point(map) => self.points.push((self.now, Node::Decider, map)),

@@ -47,7 +47,7 @@ fn a_new_circuit_is_asked_at_once_and_used_after_two_echoes() {
     assert_eq!(poll(&mut decider, at(110)), [Step::Ask { circuit: 5, seq: 2 }], "the same echo twice is one");
     decider.echo(5, 2, at(115));
     let map = Map { epoch: 1, slots: [5; SLOTS] };
-    let alive = Step::Verdict { path: path(1), circuit: 5, alive: true, why: "answers" };
+    let alive = Step::Verdict { path: path(1), circuit: 5, finding: Finding::Alive, why: "answers" };
     assert_eq!(poll(&mut decider, at(115)), [alive, Step::Point(map), Step::Ask { circuit: 5, seq: 3 }]);
 }
 

@@ -46,23 +46,9 @@ async fn a_slot_sends_over_the_circuit_that_it_points_at() {
     send(0).await;
     assert_eq!(datagrams(&b, 3).await, expected(2, 0), "ways follow a link that moved");
     labels.point(session.slot(0), None);
-    assert_eq!(labels.hop(session.slot(0)), None);
     send(0).await;
     send(2).await;
     assert_eq!(datagrams(&b, 3).await, expected(2, 2), "nothing of the slot that points nowhere");
-}
-
-#[tokio::test]
-async fn pointing_is_told() {
-    let labels = Labels::default();
-    let slot = labels.new_session().slot(0);
-    let mut pointed = labels.pointed();
-    assert!(!pointed.has_changed().unwrap());
-    labels.point(slot, Some(Way { hop: hop(neighbor(), label(1)), activity: Arc::default() }));
-    assert!(pointed.has_changed().unwrap());
-    pointed.mark_unchanged();
-    labels.point(slot, None);
-    assert!(pointed.has_changed().unwrap());
 }
 
 #[tokio::test]
