@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -53,6 +54,8 @@ const MIN_MTU: u16 = 1200;
 const DEFAULT_PAYLOAD: u16 = 1472;
 /// Length of this node's connection IDs. With 63 random bits a collision within a node is out of the question.
 const CONNECTION_ID_LEN: usize = 8;
+/// How long those who ask all connections to look for what was lost wait for each other.
+const PROBE_PAUSE: Duration = Duration::from_millis(20);
 /// Handshakes that may wait to be accepted.
 const MAX_INCOMING: usize = 1024;
 
@@ -87,6 +90,8 @@ pub struct Transport {
     endpoint: Endpoint,
     labels: Labels,
     probes: ProbeSender,
+    /// Whether all connections are about to look for what was lost
+    probing: Arc<AtomicBool>,
     link_client: ClientConfig,
     session_client: ClientConfig,
     link_server: Arc<ServerConfig>,
@@ -132,6 +137,7 @@ impl Transport {
             endpoint,
             labels,
             probes,
+            probing: Arc::default(),
             link_client: client(LINK_ALPN, &link)?,
             session_client: client(SESSION_ALPN, &session)?,
             link_server,
@@ -194,7 +200,20 @@ impl Transport {
 
     /// Makes every connection look at once for what was lost, however long it has waited already: QUIC backs off up to
     /// 2 s between its probes.
+    ///
+    /// As it is for all of them, those who ask within [`PROBE_PAUSE`] share it.
     pub fn probe_now(&self) {
+        if !self.probing.swap(true, Ordering::Relaxed) {
+            let this = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(PROBE_PAUSE).await;
+                this.probing.store(false, Ordering::Relaxed);
+                this.look_for_losses();
+            });
+        }
+    }
+
+    fn look_for_losses(&self) {
         self.endpoint.handle_network_change(Some(Arc::new(SamePaths)));
     }
 

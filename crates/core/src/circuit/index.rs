@@ -38,6 +38,11 @@ impl Circuit {
     pub(super) fn is_transit(&self) -> bool {
         self.before.is_some() && self.after.is_some()
     }
+
+    /// Whether it is another node's and ends here.
+    fn is_end(&self) -> bool {
+        self.before.is_some() && self.after.is_none()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,8 @@ struct Neighbor {
     circuits: BTreeSet<CircuitKey>,
     /// Transit circuits that came over this link
     transit: usize,
+    /// Circuits that came over this link and end here
+    ends: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,7 +73,7 @@ impl Index {
             return; // numbers are not used again
         }
         self.neighbors.insert((node.clone(), link));
-        self.links.insert(link, Neighbor { node, circuits: BTreeSet::new(), transit: 0 });
+        self.links.insert(link, Neighbor { node, circuits: BTreeSet::new(), transit: 0, ends: 0 });
     }
 
     /// Forgets a link. Returns its neighbour, and its circuits, which are to be removed now.
@@ -116,6 +123,10 @@ impl Index {
         self.links.get(&link).map_or(0, |neighbor| neighbor.transit)
     }
 
+    pub(super) fn ends_from(&self, link: LinkId) -> usize {
+        self.links.get(&link).map_or(0, |neighbor| neighbor.ends)
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|(until, _)| *until)
     }
@@ -143,9 +154,8 @@ impl Index {
                 neighbor.circuits.insert(key.clone());
             }
         }
-        if circuit.is_transit() {
-            self.count_transit(&circuit, 1);
-        } else if circuit.before.is_some() {
+        self.count(&circuit, 1);
+        if circuit.is_end() {
             self.ends += 1;
             self.along.entry(circuit.route.clone()).or_default().push_back(key.id);
         }
@@ -165,9 +175,8 @@ impl Index {
                 self.labels.remove(&label);
             }
         }
-        if circuit.is_transit() {
-            self.count_transit(&circuit, -1);
-        } else if circuit.before.is_some() {
+        self.count(&circuit, -1);
+        if circuit.is_end() {
             self.ends -= 1;
             if let Some(along) = self.along.get_mut(&circuit.route) {
                 along.retain(|id| *id != key.id);
@@ -197,10 +206,12 @@ impl Index {
         Some((link, inbound))
     }
 
-    fn count_transit(&mut self, circuit: &Circuit, by: isize) {
+    /// Counts a circuit of another node for the link that it came over.
+    fn count(&mut self, circuit: &Circuit, by: isize) {
         let came_over = circuit.before.and_then(|before| self.links.get_mut(&before.link));
         if let Some(neighbor) = came_over {
-            neighbor.transit = neighbor.transit.saturating_add_signed(by);
+            let count = if circuit.is_end() { &mut neighbor.ends } else { &mut neighbor.transit };
+            *count = count.saturating_add_signed(by);
         }
     }
 }

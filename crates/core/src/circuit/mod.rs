@@ -38,11 +38,13 @@ use crate::wire::{CircuitAck, CircuitClose, CircuitOpen, MAX_ROUTE_LEN, Message}
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a relay waits for it. Longer than [`OPEN_TIMEOUT`]: it is the first node that gives up, where it lives.
 pub const RELAY_TIMEOUT: Duration = Duration::from_secs(3);
-/// Transit circuits that came over one link: all that a thousand nodes behind one relay need, and about 3 MB.
+/// Transit circuits that came over one link, and as many that came over it and end here: all that a thousand nodes behind
+/// one relay need, and about 3 MB. No neighbour can use up what is there for all.
 pub const PER_LINK: usize = 4096;
 /// Circuits that end here, over all links: two for each node of a mesh of 10,000.
 pub const ENDS: usize = 20_000;
-/// Circuits along one route that end here. A session has one, and one more for the moment in which it is replaced.
+/// Circuits along one route that end here. A session has one, and one more for the moment in which it is replaced; two
+/// nodes have up to three sessions in either direction, and some that just ended.
 pub const PER_ROUTE: usize = 32;
 
 /// Names a circuit in the mesh.
@@ -57,7 +59,7 @@ pub struct CircuitKey {
 /// How many circuits of others a node has at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Transit circuits that came over one link; see [`PER_LINK`]
+    /// Circuits that came over one link and pass, and as many that end here; see [`PER_LINK`]
     pub per_link: usize,
     /// Circuits that end here; see [`ENDS`]
     pub ends: usize,
@@ -258,7 +260,9 @@ impl Circuits {
             return Err(format!("{own} knows a circuit of this name"));
         }
         let Some(next) = route.get(before + 2) else {
-            let full = self.index.ends() >= self.limits.ends && self.crowded(route).is_none();
+            let full =
+                self.index.ends() >= self.limits.ends || self.index.ends_from(link) >= self.limits.per_link;
+            let full = full && self.crowded(route).is_none();
             return if full { Err(format!("{own} has too many circuits")) } else { Ok(None) };
         };
         if !self.willing {

@@ -179,7 +179,7 @@ impl<R: Clone + Eq> Selector<R> {
                 (known.unoffered, known.withdrawn) = (None, is_drained(offer.cost));
             } else {
                 let cost = cost_of(&known.route);
-                known.withdrawn = cost.is_none();
+                known.withdrawn = cost.is_none_or(is_drained);
                 known.cost = cost.unwrap_or(known.cost);
                 known.unoffered.get_or_insert(now);
             }

@@ -112,7 +112,7 @@ impl State {
                 CircuitAction::Failed { id, error } => self.ends.failed(id, error),
                 CircuitAction::Closed { id, reason } => self.ends.closed(id, reason),
                 CircuitAction::Arrived { key, session, link, label, .. } => {
-                    self.ends.arriving(&key, session);
+                    self.ends.arriving(&key, session, link.0);
                     if let Some(hop) = self.link(link).and_then(|link| hop(link, label)) {
                         self.ends.arrive(&key, hop);
                     }

@@ -6,13 +6,16 @@
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ffmesh_core::circuit::{CircuitKey, OpenError};
 use ffmesh_core::id::NodeId;
 use ffmesh_core::label::Label;
 use ffmesh_core::steer::Path;
+use ffmesh_core::time::Time;
 use tokio::sync::{Notify, mpsc};
 
+use crate::clock;
 use crate::link::Link;
 use crate::socket::{Activity, CircuitEnd, Hop, Labels, ReceivedProbe, SessionAddr, Way};
 
@@ -21,6 +24,11 @@ use crate::socket::{Activity, CircuitEnd, Hop, Labels, ReceivedProbe, SessionAdd
 const EVENTS: usize = 128;
 /// Probes that may wait for a session: what comes within its longest turn. More are lost, as probes may be.
 const PROBES: usize = 64;
+
+/// Circuits of a session of another node that came over one link: along each route one, and one that replaces it.
+const MAX_CIRCUITS_OF_LINK: usize = 4;
+/// How long a session of another node may take to begin once its first circuit is there.
+const UNCLAIMED: Duration = Duration::from_secs(10);
 
 /// What happens to the circuits of a session.
 #[derive(Debug)]
@@ -84,8 +92,9 @@ struct Session {
     probes: mpsc::Sender<ReceivedProbe>,
     resumed: Arc<Notify>,
     /// Until its QUIC connection has come.
-    unclaimed: Option<SessionEnds>,
-    circuits: HashMap<u64, Arc<Activity>>,
+    unclaimed: Option<(SessionEnds, Time)>,
+    /// With the link that each came over, where another node set it up
+    circuits: HashMap<u64, (Arc<Activity>, Option<u64>)>,
     ways: HashMap<u64, Way>,
 }
 
@@ -122,7 +131,19 @@ impl Session {
 
     fn activity(&mut self, circuit: u64) -> Arc<Activity> {
         let new = || Arc::new(Activity::new(self.resumed.clone()));
-        self.circuits.entry(circuit).or_insert_with(new).clone()
+        self.circuits.entry(circuit).or_insert_with(|| (new(), None)).0.clone()
+    }
+
+    /// Whether a circuit of another node, over a link, is one of this session from now on. Whoever is on one route of a
+    /// session knows its number, and must not drown the circuits that come over other links.
+    fn admit(&mut self, circuit: u64, link: u64) -> bool {
+        let of_link = self.circuits.values().filter(|(_, over)| *over == Some(link)).count();
+        let admitted = of_link < MAX_CIRCUITS_OF_LINK;
+        if admitted {
+            let activity = self.activity(circuit);
+            self.circuits.insert(circuit, (activity, Some(link)));
+        }
+        admitted
     }
 
     fn tell(&self, event: CircuitEvent) {
@@ -186,7 +207,9 @@ impl Ends {
     pub(super) fn claim(&mut self, address: SessionAddr) -> Option<(NodeId, SessionEnds)> {
         let key = self.by_address.get(&address)?;
         let session = self.sessions.get_mut(key)?;
-        Some((session.node.clone(), session.unclaimed.take()?))
+        let (ends, _) = session.unclaimed.take()?;
+        self.changed = true;
+        Some((session.node.clone(), ends))
     }
 
     /// A session of this node asks for a circuit: notes whose it is. `false` where the session is not entered.
@@ -250,14 +273,16 @@ impl Ends {
     }
 
     /// A circuit of another node ends here: whose it is.
-    pub(super) fn arriving(&mut self, circuit: &CircuitKey, session: u64) {
+    pub(super) fn arriving(&mut self, circuit: &CircuitKey, session: u64, link: u64) {
         let key = (circuit.origin.clone(), session);
         if let MapEntry::Vacant(vacant) = self.sessions.entry(key.clone()) {
             let (mut entry, ends) = Session::new(circuit.origin.clone(), self.labels.new_session());
             self.by_address.insert(entry.address, key.clone());
-            entry.unclaimed = Some(ends);
+            entry.unclaimed = Some((ends, clock::now()));
             vacant.insert(entry);
-            self.changed = true;
+        }
+        if !self.sessions.get_mut(&key).is_some_and(|session| session.admit(circuit.id, link)) {
+            return; // it stays dark: nothing comes in by it
         }
         self.arrived.insert(circuit.clone(), key);
     }
@@ -304,8 +329,15 @@ impl Ends {
         }
     }
 
-    /// Forgets sessions of others that have ended without a last circuit that left.
+    /// Forgets sessions of others that have not begun in time, or have ended without a last circuit that left.
     pub(super) fn sweep(&mut self) {
+        let now = clock::now();
+        for session in self.sessions.values_mut() {
+            if session.unclaimed.as_ref().is_some_and(|(_, since)| now - *since >= UNCLAIMED) {
+                session.unclaimed = None; // and with it the channels
+                session.circuits.clear();
+            }
+        }
         for (_, session) in
             self.sessions.extract_if(|(origin, _), session| *origin != self.own && session.is_over())
         {
@@ -314,10 +346,12 @@ impl Ends {
         }
     }
 
-    /// The nodes that there are sessions with, if that may have changed since the last call.
+    /// The nodes that there are sessions with, if that may have changed since the last call. One that has set up a circuit
+    /// and not begun has proved nothing.
     pub(super) fn in_use(&mut self) -> Option<BTreeSet<NodeId>> {
         let changed = std::mem::take(&mut self.changed);
-        changed.then(|| self.sessions.values().map(|session| session.node.clone()).collect())
+        let begun = |session: &&Session| session.unclaimed.is_none();
+        changed.then(|| self.sessions.values().filter(begun).map(|session| session.node.clone()).collect())
     }
 }
 

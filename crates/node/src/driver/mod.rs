@@ -131,6 +131,7 @@ impl Driver {
             lost: BTreeMap::new(),
             upstream_costs: upstream_costs.clone(),
             mesh: mesh.table(),
+            generation: 0,
             facts: BTreeMap::new(),
         };
         let (table_tx, table) = watch::channel(Arc::new(table));
@@ -154,6 +155,7 @@ impl Driver {
             lost: BTreeMap::new(),
             in_use: BTreeSet::new(),
             spare: HashMap::new(),
+            generation: 0,
             repeats: Repeats::default(),
             linked: linked_tx,
             wanted: wanted_tx,
@@ -265,6 +267,7 @@ struct State {
     in_use: BTreeSet<NodeId>,
     /// Since when links that this node made for a session are without one
     spare: HashMap<u64, Time>,
+    generation: u64,
     repeats: Repeats,
     linked: watch::Sender<Linked>,
     wanted: watch::Sender<Wanted>,

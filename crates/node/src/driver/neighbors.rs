@@ -103,12 +103,18 @@ impl State {
     pub(super) fn follow_use(&mut self) {
         if let Some(in_use) = self.ends.in_use().filter(|in_use| *in_use != self.in_use) {
             self.in_use = in_use;
-            self.publish();
+            self.publish_facts();
         }
     }
 
-    /// Replaces what others read.
+    /// Links or routes have changed: replaces what others read.
     pub(super) fn publish(&mut self) {
+        self.generation += 1;
+        self.publish_facts();
+    }
+
+    /// Replaces what others read, with the links and routes that there were.
+    fn publish_facts(&mut self) {
         let neighbors: BTreeMap<_, _> =
             self.neighbors.iter().map(|(node, (link, _))| (node.clone(), link.clone())).collect();
         let mut facts = BTreeMap::new();
@@ -139,6 +145,7 @@ impl State {
             lost: self.lost.clone(),
             upstream_costs: self.upstream_costs.clone(),
             mesh: self.mesh.table(),
+            generation: self.generation,
             facts,
         }));
     }

@@ -44,6 +44,8 @@ pub struct RoutingTable {
     pub(super) upstream_costs: Arc<BTreeMap<NodeId, u32>>,
     /// Routes over any number of hops
     pub mesh: Arc<Table>,
+    /// Counts the changes of links and routes
+    pub generation: u64,
     /// What the mesh says of the nodes that there are sessions with
     pub(super) facts: BTreeMap<NodeId, NodeFacts>,
 }

@@ -38,8 +38,11 @@ pub use dial::{DialState, Dialler, Linked, dial_upstream};
 pub use handshake::accept;
 pub use wanted::{MAX_WANTED, Wanted, WantedDialler, dial_wanted};
 
-/// Control messages that may wait for a link. A neighbour that leaves more than these unread is cut off.
-const OUTBOX: usize = 256;
+/// Control messages that may wait for a link: an end and a new beginning of each circuit that a lost link takes along.
+/// A neighbour that leaves more than these unread is cut off, and one that reads nothing for [`WRITE_TIMEOUT`].
+const OUTBOX: usize = 8_192;
+/// How long a neighbour may take to take in a control message.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Application error codes of a link's CONNECTION_CLOSE (RFC 9000, section 19.19).
 pub mod code {

@@ -12,7 +12,7 @@ use noq::{ConnectionError, SendStream, VarInt};
 use tokio::sync::mpsc;
 
 use super::handshake::{ControlReader, write};
-use super::{Link, LinkContext, LinkEvent, Vitals, code};
+use super::{Link, LinkContext, LinkEvent, Vitals, WRITE_TIMEOUT, code};
 use crate::clock;
 use crate::identity::{Expected, explain_connection_error};
 
@@ -45,8 +45,10 @@ pub(super) async fn run(
 
 async fn write_messages(link: Link, mut send: SendStream, mut outbox: mpsc::Receiver<Message>) {
     while let Some(message) = outbox.recv().await {
-        if write(&mut send, link.node(), &message).await.is_err() {
-            return; // the connection is gone, which the conversation sees
+        match tokio::time::timeout(WRITE_TIMEOUT, write(&mut send, link.node(), &message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return, // the connection is gone, which the conversation sees
+            Err(_) => return link.close(code::PROTOCOL, "does not read its control messages"),
         }
     }
 }

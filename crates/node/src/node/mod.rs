@@ -183,7 +183,7 @@ impl Node {
             DriverConfig {
                 own: credentials.node_id(),
                 max_links: config.quic.max_links as usize,
-                known_keys,
+                known_keys: known_keys.clone(),
                 certificates: certificates.clone(),
                 upstreams: upstream_costs(&config),
                 mesh: Mesh::new(
@@ -213,6 +213,7 @@ impl Node {
             transport: transport.clone(),
             credentials: credentials.clone(),
             certificates,
+            known_keys: known_keys.clone(),
             epoch,
             driver,
             labels: labels.clone(),

@@ -18,6 +18,9 @@ use crate::socket::{Labels, Way};
 /// again meanwhile.
 const SILENCE: Duration = Duration::from_millis(400);
 
+/// How long the slots of a session that did not come about stay.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// A circuit of the session, and its route where this node set it up.
 #[derive(Debug, Clone)]
 pub(super) struct Ready {
@@ -40,6 +43,14 @@ impl Approach {
     pub(super) fn new(labels: Labels, ends: SessionEnds) -> Self {
         let slots = Arc::new(Slots::new(labels, ends.address));
         Self { slots, ends, circuits: BTreeMap::new(), taken: None, since: clock::now() }
+    }
+
+    /// Stays for a moment, so that what QUIC has to say of the end can leave.
+    pub(super) fn linger(self) {
+        tokio::spawn(async move {
+            let _slots = self;
+            tokio::time::sleep(LINGER).await;
+        });
     }
 
     /// Waits for the next circuit that is set up or not. `None` when the node is shutting down.
@@ -108,22 +119,21 @@ impl Approach {
         }
     }
 
-    /// Leaves a circuit that is silent.
+    /// Leaves a circuit that is silent; and one that is not, when no handshake comes of it.
     fn look(&mut self) {
-        let heard = self
-            .taken
-            .and_then(|circuit| self.circuits.get(&circuit))
-            .map(|ready| ready.way.activity.heard());
-        if clock::now() - self.since.max(heard.unwrap_or_default()) >= SILENCE {
+        let heard = self.taken.and_then(|circuit| self.circuits.get(&circuit));
+        let heard = heard.map(|ready| ready.way.activity.heard()).unwrap_or_default();
+        let now = clock::now();
+        if now - self.since.max(heard) >= SILENCE || now - self.since >= SILENCE * 2 {
             self.turn();
         }
     }
 
-    /// Takes the next circuit, the one heard last first.
+    /// Takes the next circuit, each in its turn.
     fn turn(&mut self) {
-        let others = self.circuits.iter().filter(|(circuit, _)| Some(**circuit) != self.taken);
-        let next = others.max_by_key(|(circuit, ready)| (ready.way.activity.heard(), **circuit));
-        if let Some(circuit) = next.map(|(circuit, _)| *circuit) {
+        let after = |from: u64| self.circuits.range(from..).next().map(|(circuit, _)| *circuit);
+        let next = self.taken.and_then(|taken| after(taken.saturating_add(1))).or_else(|| after(0));
+        if let Some(circuit) = next {
             self.take(circuit);
         }
     }

@@ -104,8 +104,12 @@ impl Sessions {
         let ends = ends.ok_or_else(|| no_route("the node is shutting down".to_owned()))?;
         let mut approach = Approach::new(self.context.labels.clone(), ends);
         let connected = async {
-            self.first_circuit(&mut approach, id, node, routes).await?;
-            self.shake_hands(&mut approach, node).await
+            let left = self.first_circuit(&mut approach, id, node, routes).await?;
+            // A circuit that was set up may still carry nothing: the others are there by then.
+            tokio::select! {
+                connected = self.shake_hands(&mut approach, node) => connected,
+                never = self.open_others(id, left) => match never {},
+            }
         };
         match connected.await {
             Ok((connection, peer)) => {
@@ -119,14 +123,23 @@ impl Sessions {
         }
     }
 
-    /// Asks for circuits over one route after the other until one is set up.
+    /// Asks for circuits over further routes, one after the other. Never returns.
+    async fn open_others(&self, id: u64, routes: Vec<Path>) -> std::convert::Infallible {
+        for path in routes {
+            tokio::time::sleep(STAGGER).await;
+            self.context.driver.open_circuit(id, path).await;
+        }
+        std::future::pending().await
+    }
+
+    /// Asks for circuits over one route after the other until one is set up. Returns the routes that are left.
     async fn first_circuit(
         &self,
         approach: &mut Approach,
         id: u64,
         node: &NodeId,
         routes: Vec<Path>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Path>, String> {
         let end = Instant::now() + CIRCUIT_WAIT;
         let mut why = format!("no answer within {CIRCUIT_WAIT:?}");
         let (mut left, mut waiting, mut next) = (routes.into_iter(), 0, Instant::now());
@@ -140,7 +153,7 @@ impl Sessions {
                     }
                 }
                 outcome = approach.next(), if waiting > 0 => match outcome {
-                    Some(Ok(())) => return Ok(()),
+                    Some(Ok(())) => return Ok(left.collect()),
                     Some(Err(error)) => {
                         (why, next) = (error.to_string(), Instant::now());
                         waiting -= 1;
@@ -171,10 +184,9 @@ impl Sessions {
             .map_err(|e| failed(&end_text(&e)))?;
         let mesh = self.context.credentials.mesh();
         let peer = PeerIdentity::of(&connection, &mesh).map_err(|e| failed(&e.to_string()))?;
-        let known = self.table.borrow().key(node);
-        if known.is_some_and(|key| peer.key != key) {
-            connection.close(VarInt::from_u32(Reason::Denied.code()), b"another key than the mesh knows");
-            return Err(failed(&format!("it came with the key {}, and the mesh knows another", peer.key)));
+        if let Err(why) = self.check_key(&peer) {
+            connection.close(VarInt::from_u32(Reason::Denied.code()), b"another key than is known");
+            return Err(failed(&why));
         }
         Ok((connection, peer))
     }

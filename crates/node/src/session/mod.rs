@@ -35,7 +35,7 @@ use approach::Approach;
 
 use crate::bucket::Bucket;
 use crate::driver::{Driver, RoutingTable};
-use crate::identity::{Certificates, Credentials, PeerIdentity};
+use crate::identity::{Certificates, Credentials, KnownKeys, PeerIdentity};
 use crate::link::Link;
 use crate::socket::{Labels, SlotAddr};
 use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
@@ -57,6 +57,8 @@ pub struct SessionContext {
     pub credentials: Arc<Credentials>,
     /// The certificates of the mesh's nodes
     pub certificates: Certificates,
+    /// The keys that ids are bound to
+    pub known_keys: Arc<KnownKeys>,
     /// This node's boot epoch
     pub epoch: u64,
     /// Sets up circuits and knows the routes
@@ -266,6 +268,10 @@ impl Sessions {
 
     /// Accepts a session that another node dials, and serves it.
     pub async fn accept(&self, incoming: Incoming, slot: SlotAddr) -> Result<(), String> {
+        if slot.index() != 0 {
+            incoming.ignore(); // a session begins on its first slot
+            return Err("it began on another slot than the first".to_owned());
+        }
         let Some((node, ends)) = self.context.driver.claim(slot.session()).await else {
             incoming.ignore();
             return Err("the circuit it came by is gone, or its session has begun already".to_owned());
@@ -273,21 +279,47 @@ impl Sessions {
         let mut approach = Approach::new(self.context.labels.clone(), ends);
         let connecting =
             self.context.transport.accept_as(incoming, Kind::Session(slot)).map_err(|e| e.to_string())?;
-        let connection = timeout(HANDSHAKE_TIMEOUT, approach.until(connecting))
-            .await
-            .map_err(|_| format!("session of {node}: no handshake within 5 s"))?
-            .map_err(|e| format!("session of {node}: {}", end_text(&e)))?;
-        let peer =
-            PeerIdentity::of(&connection, &self.context.credentials.mesh()).map_err(|e| e.to_string())?;
-        let known = self.table.borrow().key(&node);
-        if peer.id != node || known.is_some_and(|key| peer.key != key) {
-            connection
-                .close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
-            return Err(format!("{}, whose key is {}, came by a circuit of {node}", peer.id, peer.key));
-        }
+        let accepted = timeout(HANDSHAKE_TIMEOUT, approach.until(connecting)).await;
+        let accepted = match accepted {
+            Ok(Ok(connection)) => self.accepted(&node, &connection).map(|peer| (connection, peer)),
+            Ok(Err(e)) => Err(end_text(&e)),
+            Err(_) => Err("no handshake within 5 s".to_owned()),
+        };
+        let (connection, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(why) => {
+                approach.linger();
+                return Err(format!("session of {node}: {why}"));
+            }
+        };
         let opens = self.place(&node).opens.clone();
         self.enter(Session::new(connection, peer, None, opens), approach);
         Ok(())
+    }
+
+    /// Who a session is with that came by a circuit of `node`.
+    fn accepted(&self, node: &NodeId, connection: &Connection) -> Result<PeerIdentity, String> {
+        let refused = |why: String| {
+            connection
+                .close(VarInt::from_u32(Reason::Denied.code()), b"not the node that set up the circuit");
+            why
+        };
+        let peer = PeerIdentity::of(connection, &self.context.credentials.mesh());
+        let peer = peer.map_err(|e| refused(e.to_string()))?;
+        if peer.id != *node {
+            return Err(refused(format!("{} came by its circuit", peer.id)));
+        }
+        self.check_key(&peer).map_err(refused)?;
+        Ok(peer)
+    }
+
+    /// Whether a node has the key that its link, the mesh and this node's memory have of it.
+    fn check_key(&self, peer: &PeerIdentity) -> Result<(), String> {
+        let known = self.table.borrow().key(&peer.id);
+        if let Some(known) = known.filter(|known| *known != peer.key) {
+            return Err(format!("it came with the key {}, and the mesh knows {known}", peer.key));
+        }
+        self.context.known_keys.check(peer).map_err(|conflict| conflict.to_string())
     }
 
     /// Ends all of them.
@@ -371,7 +403,11 @@ impl Sessions {
             open.push(session.clone());
             if open.len() > MAX_SESSIONS {
                 let current = current.as_ref().map(|current| Arc::as_ptr(&current.0));
-                if let Some(oldest) = open.iter().find(|open| Some(Arc::as_ptr(&open.0)) != current) {
+                // One without flows first.
+                let mut spare: Vec<_> =
+                    open.iter().filter(|open| Some(Arc::as_ptr(&open.0)) != current).collect();
+                spare.sort_by_key(|open| !open.is_idle());
+                if let Some(oldest) = spare.first() {
                     oldest.close(Reason::Limit, "too many sessions with one node");
                 }
             }
@@ -389,7 +425,10 @@ impl Sessions {
     /// Whether `new` takes over from `old`: when both nodes dialled, the session of the lower id stays; a second one
     /// from the same side means that this side has lost the first.
     fn prefers(&self, old: &Session, new: &Session) -> bool {
-        if !old.is_open() || old.is_stale(new.0.epoch.get().copied()) || old.dialled() == new.dialled() {
+        if !old.is_open()
+            || old.is_stale(self.table.borrow().epoch(&new.peer().id))
+            || old.dialled() == new.dialled()
+        {
             return true;
         }
         new.dialled() == (self.context.credentials.node_id() < new.peer().id)

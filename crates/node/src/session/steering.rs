@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
-use ffmesh_core::steer::{Decider, Finding, Follower, FollowerStep, Kind, Map, Probe, Step};
+use ffmesh_core::steer::{
+    Decider, Finding, Follower, FollowerStep, Kind, Map, Probe, RouteReport, RouteState, Step,
+};
 use ffmesh_core::time::Time;
 
 use super::approach::Approach;
@@ -126,6 +128,7 @@ impl Steering {
             (CircuitEvent::Gone { circuit, reason }, role) => {
                 tracing::debug!(peer = %self.session.0.peer.id, "circuit gone: {reason}");
                 self.ways.remove(&circuit);
+                self.seal.forget(circuit);
                 match role {
                     Role::Decider(decider) => decider.closed(circuit, now),
                     Role::Follower(follower) => follower.left(circuit, now),
@@ -139,10 +142,7 @@ impl Steering {
 
     /// A probe came over a circuit.
     pub(super) fn on_probe(&mut self, received: &ReceivedProbe) {
-        let Some(probe) = self.seal.open(&received.bytes) else { return };
-        if probe.circuit != received.circuit {
-            return; // whoever moved it to another circuit is no friend
-        }
+        let Some(probe) = self.seal.open(received.circuit, &received.bytes) else { return };
         let _ = self.session.0.epoch.set(probe.boot);
         match probe.kind {
             Kind::Ask => {
@@ -214,6 +214,7 @@ impl Steering {
             }
             Step::Close(circuit) => {
                 self.ways.remove(&circuit);
+                self.seal.forget(circuit);
                 driver.close_circuit(circuit).await;
             }
             Step::Ask { circuit, seq } => self.ask(circuit, seq, false, now),
@@ -229,13 +230,20 @@ impl Steering {
                     Finding::Well => tracing::info!(%peer, %route, "route loses few packets again"),
                     Finding::Dead => {
                         tracing::warn!(%peer, %route, "route is dead: {why}");
-                        if let Some(next) = path.get(1) {
+                        // A neighbour that other circuits answer through is none to suspect.
+                        if let Some(next) = path.get(1).filter(|next| !self.answers_through(next)) {
                             driver.suspect(next.clone()).await;
                         }
                     }
                 }
             }
         }
+    }
+
+    fn answers_through(&self, neighbor: &NodeId) -> bool {
+        let Role::Decider(decider) = &self.role else { return false };
+        let answers = |report: &RouteReport| report.state != RouteState::Down;
+        decider.report().iter().any(|report| answers(report) && report.path.get(1) == Some(neighbor))
     }
 
     /// Lets the slots take the circuits of a map.

@@ -53,12 +53,11 @@ async fn run(
     let mut upkeep = Upkeep::new(context.hold);
     let mut retired = session.0.retired.subscribe();
     let ends = &mut approach.ends;
-    table.mark_changed();
+    let mut offered = None;
     loop {
         let has_route = {
-            let changed = table.has_changed().unwrap_or(false);
             let table = table.borrow_and_update();
-            if changed {
+            if offered.replace(table.generation) != Some(table.generation) {
                 steering.offer(&table);
             }
             table.has_route(&session.peer().id)
@@ -91,7 +90,6 @@ async fn run(
                 if changed.is_err() {
                     return session.close(Reason::Drained, "the node is shutting down");
                 }
-                table.mark_changed();
             }
             _ = retired.changed() => {}
             Some(event) = ends.events.recv() => steering.on_event(event),

@@ -6,8 +6,8 @@ use ffmesh_core::time::Time;
 
 /// How long a retired session stays without flows: time enough for the other node to learn that it is retired.
 const RETIRED_LINGER: Duration = Duration::from_secs(30);
-/// How long an accepted session may have a route and no circuit: the other node sets one up within seconds, unless it has
-/// forgotten the session or sees no route itself.
+/// How long an accepted session without flows may have a route and no circuit: the other node sets one up within seconds,
+/// unless it has forgotten the session or sees no route itself. One with flows waits for `mesh.hold`.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 /// How long a session stays without flows. Longer than people look away; a new one costs two round trips.
 const UNUSED_AFTER: Duration = Duration::from_mins(15);
@@ -69,10 +69,11 @@ impl Upkeep {
             return Step::CloseStale;
         }
         let since = |was: Option<Time>, is: bool| is.then(|| was.unwrap_or(now));
-        self.routeless_since = since(self.routeless_since, !facts.has_route);
+        let stranded = !facts.dialled && !facts.has_circuit;
+        self.routeless_since = since(self.routeless_since, !facts.has_route || stranded);
         self.idle_since = since(self.idle_since, facts.is_idle);
         self.spare_since = since(self.spare_since, facts.is_idle && facts.is_retired);
-        self.bare_since = since(self.bare_since, facts.has_route && !facts.has_circuit);
+        self.bare_since = since(self.bare_since, facts.has_route && !facts.has_circuit && facts.is_idle);
         // Its dialler ends it; the other node helps where the dialler does not.
         let patience = if facts.dialled { 1 } else { 2 };
         let ends = [
@@ -142,9 +143,11 @@ mod tests {
     #[test]
     fn an_accepted_session_without_a_circuit_is_forgotten() {
         let mut upkeep = Upkeep::new(HOLD);
-        let facts = Facts { dialled: false, has_circuit: false, ..healthy() };
+        let facts = Facts { dialled: false, has_circuit: false, is_idle: true, ..healthy() };
         assert_eq!(upkeep.step(at(1), facts), Step::Wait(Some(at(61))));
         assert_eq!(upkeep.step(at(61), facts), Step::CloseForgotten);
+        let busy = Facts { is_idle: false, ..facts };
+        assert_eq!(Upkeep::new(HOLD).step(at(1), busy), Step::Wait(Some(at(601))), "its flows wait");
         let dialled = Facts { has_circuit: false, ..healthy() };
         assert_eq!(Upkeep::new(HOLD).step(at(0), dialled), Step::Wait(None));
     }
