@@ -208,9 +208,8 @@ impl Decider {
         if circuit == 0 || self.candidate(circuit).is_some() {
             return;
         }
-        let waiting = |candidate: &&mut Candidate| {
-            candidate.path == *path && matches!(candidate.setup, Setup::Opening)
-        };
+        let waiting =
+            |candidate: &&mut Candidate| candidate.path == *path && matches!(candidate.setup, Setup::Opening);
         let Some(candidate) = self.candidates.iter_mut().find(waiting) else {
             self.stray.push(circuit);
             return;
@@ -221,9 +220,8 @@ impl Decider {
     /// The answer to [`Step::Open`]: there is none. Tried again after 500 ms, doubled each time up to 5 s.
     pub fn failed(&mut self, path: &Path, now: Time) {
         self.due(now);
-        let opening = |candidate: &&mut Candidate| {
-            candidate.path == *path && matches!(candidate.setup, Setup::Opening)
-        };
+        let opening =
+            |candidate: &&mut Candidate| candidate.path == *path && matches!(candidate.setup, Setup::Opening);
         if let Some(candidate) = self.candidates.iter_mut().find(opening) {
             candidate.fail(now);
         }
@@ -418,7 +416,8 @@ impl Decider {
             let candidate = self.candidates.iter().find(|candidate| candidate.path == *path);
             candidate.map_or(State::Down, Candidate::state)
         };
-        let known = self.selector.routes().map(|known| (known.route.clone(), known.state, state(known.route)));
+        let known =
+            self.selector.routes().map(|known| (known.route.clone(), known.state, state(known.route)));
         let mut news: Vec<_> = known.filter(|(_, before, after)| before != after).collect();
         let used = self.selector.in_use().cloned();
         let dead = used.as_ref().is_some_and(|used| state(used) == State::Down);

@@ -139,7 +139,9 @@ impl Follower {
         let suspects: Vec<u64> = self
             .circuits
             .iter()
-            .filter(|known| self.map.slots.contains(&known.id) && known.busy(now) && now >= known.suspect_at())
+            .filter(|known| {
+                self.map.slots.contains(&known.id) && known.busy(now) && now >= known.suspect_at()
+            })
             .map(|known| known.id)
             .collect();
         if suspects.is_empty() {

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn the_more_is_lost_the_longer_a_run_is_chance() {
-        for (percent, runs) in [(0, 3..=3), (1, 3..=4), (4, 4..=5), (10, 6..=8), (30, 12..=14), (90, 14..=14)] {
+        for (percent, runs) in [(0, 3..=3), (1, 3..=4), (4, 4..=5), (10, 6..=8), (30, 12..=14), (90, 14..=14)]
+        {
             let mut loss = Loss::default();
             ask(&mut loss, 0, 20_000, percent, 3);
             assert!(runs.contains(&loss.run()), "{percent} %: {}", loss.run());

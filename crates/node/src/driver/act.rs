@@ -54,7 +54,10 @@ impl State {
                 }
             }
             Event::OwnRecordReturned(version) => {
-                tracing::info!(epoch = version.epoch, "the mesh remembers a later record of this node; signed anew");
+                tracing::info!(
+                    epoch = version.epoch,
+                    "the mesh remembers a later record of this node; signed anew"
+                );
             }
             Event::Found(node) => tracing::debug!(peer = %node, "node found"),
             Event::NotFound(node) => tracing::debug!(peer = %node, "nobody knows the node"),

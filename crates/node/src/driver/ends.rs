@@ -290,7 +290,9 @@ impl Ends {
 
     /// Forgets sessions of others that have ended without a last circuit that left.
     pub(super) fn sweep(&mut self) {
-        for (_, session) in self.sessions.extract_if(|(origin, _), session| *origin != self.own && session.is_over()) {
+        for (_, session) in
+            self.sessions.extract_if(|(origin, _), session| *origin != self.own && session.is_over())
+        {
             self.by_address.remove(&session.address);
             self.changed = true;
         }

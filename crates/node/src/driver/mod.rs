@@ -117,8 +117,17 @@ impl Driver {
         let (requests, incoming) = mpsc::channel(QUEUE);
         let (linked_tx, linked) = watch::channel(Linked::default());
         let (wanted_tx, wanted) = watch::channel(Wanted::default());
-        let DriverConfig { own, max_links, known_keys, certificates, upstreams, mesh, transit, labels, counters } =
-            config;
+        let DriverConfig {
+            own,
+            max_links,
+            known_keys,
+            certificates,
+            upstreams,
+            mesh,
+            transit,
+            labels,
+            counters,
+        } = config;
         let upstream_costs = Arc::new(upstreams);
         let table = RoutingTable {
             own: own.clone(),
@@ -449,8 +458,14 @@ impl State {
             };
             linked.or_else(far).and_then(|(cost, issuer)| issuer.then_some((cost, node.clone())))
         };
-        let mut issuers: Vec<_> =
-            self.neighbors.keys().chain(table.nodes()).filter_map(near).collect::<BTreeSet<_>>().into_iter().collect();
+        let mut issuers: Vec<_> = self
+            .neighbors
+            .keys()
+            .chain(table.nodes())
+            .filter_map(near)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         issuers.dedup_by(|a, b| a.1 == b.1);
         issuers.into_iter().map(|(_, node)| node).collect()
     }

@@ -77,7 +77,10 @@ impl RoutingTable {
     }
 
     fn link_cost(&self, link: &Link) -> u64 {
-        let rtt = link.vitals().rtt.map_or(UNMEASURED.into(), |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+        let rtt = link
+            .vitals()
+            .rtt
+            .map_or(UNMEASURED.into(), |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
         rtt.saturating_add(self.upstream_costs.get(link.node()).copied().unwrap_or_default().into())
     }
 

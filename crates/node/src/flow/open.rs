@@ -154,7 +154,8 @@ pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Re
     };
     // Where the other node dialled the session, it chooses; this node would take its own best.
     let best = || context.sessions.table().offers(node).into_iter().next().map(|offer| offer.route);
-    let route = context.sessions.route_in_use(node).or_else(best).map(|path| path.to_vec()).unwrap_or_default();
+    let route =
+        context.sessions.route_in_use(node).or_else(best).map(|path| path.to_vec()).unwrap_or_default();
     Ok(api::Ping { node_id: node.clone(), rtt_ms: rtt.as_secs_f64() * 1e3, route })
 }
 

@@ -286,7 +286,8 @@ impl Node {
         driver.drain().await;
         self.ingresses.shutdown().await;
         let limit = self.parts.config.mesh.drain_timeout;
-        let drained = async { tokio::join!(self.parts.flows.ended(), drain::transit_ended(&self.parts.labels)) };
+        let drained =
+            async { tokio::join!(self.parts.flows.ended(), drain::transit_ended(&self.parts.labels)) };
         if tokio::time::timeout(limit, drained).await.is_err() {
             tracing::warn!("flows are still open after {limit:?} (mesh.drain_timeout), and are reset");
         }
@@ -426,7 +427,10 @@ fn upstream_costs(config: &Config) -> BTreeMap<NodeId, u32> {
     let mut costs = BTreeMap::new();
     for upstream in &config.quic.upstreams {
         let cost = upstream.cost.saturating_mul(1_000);
-        costs.entry(upstream.node_id.clone()).and_modify(|least: &mut u32| *least = cost.min(*least)).or_insert(cost);
+        costs
+            .entry(upstream.node_id.clone())
+            .and_modify(|least: &mut u32| *least = cost.min(*least))
+            .or_insert(cost);
     }
     costs
 }

@@ -107,7 +107,10 @@ impl Approach {
 
     /// Leaves a circuit that is silent.
     fn look(&mut self) {
-        let heard = self.taken.and_then(|circuit| self.circuits.get(&circuit)).map(|ready| ready.way.activity.heard());
+        let heard = self
+            .taken
+            .and_then(|circuit| self.circuits.get(&circuit))
+            .map(|ready| ready.way.activity.heard());
         if clock::now() - self.since.max(heard.unwrap_or_default()) >= SILENCE {
             self.turn();
         }

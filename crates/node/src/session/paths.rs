@@ -46,7 +46,9 @@ impl Paths {
         tokio::spawn(async move {
             let address = paths.address.slot(slot);
             while paths.connection.close_reason().is_none() {
-                let open = paths.connection.open_path_ensure(std::net::SocketAddr::from(address), PathStatus::Available);
+                let open = paths
+                    .connection
+                    .open_path_ensure(std::net::SocketAddr::from(address), PathStatus::Available);
                 match tokio::time::timeout(OPEN_TIMEOUT, open).await {
                     Ok(Ok(_)) => break,
                     Ok(Err(error)) => tracing::trace!(%error, slot, "path not open yet"),

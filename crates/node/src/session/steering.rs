@@ -130,7 +130,8 @@ impl Steering {
                 }
             }
             // What is meant for the other role is none of this session's.
-            (CircuitEvent::Opened { .. } | CircuitEvent::Failed { .. } | CircuitEvent::Arrived { .. }, _) => {}
+            (CircuitEvent::Opened { .. } | CircuitEvent::Failed { .. } | CircuitEvent::Arrived { .. }, _) => {
+            }
         }
     }
 

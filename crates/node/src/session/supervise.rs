@@ -29,8 +29,7 @@ pub(super) async fn supervise(
     mut approach: Approach,
 ) {
     let node = session.peer().id.clone();
-    let (driver, labels, address) =
-        (context.driver.clone(), context.labels.clone(), approach.ends.address);
+    let (driver, labels, address) = (context.driver.clone(), context.labels.clone(), approach.ends.address);
     if let Some(steering) = Steering::new(context.clone(), session.clone(), &approach) {
         run(&context, table, &session, steering, &mut approach).await;
     }
