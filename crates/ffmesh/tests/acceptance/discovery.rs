@@ -72,9 +72,7 @@ fn nodes_that_know_each_other_through_a_relay_go_direct_where_they_can() {
     assert_eq!(mesh.node("a").routes_to("b")[0].hops, 2);
     let hops = |mesh: &Mesh| mesh.node("a").routes_to("b").first().map(|route| (route.hops, route.state));
     mesh.mend("a", "b");
-    until("the direct route is used", Duration::from_secs(60), || {
-        hops(&mesh) == Some((1, RouteState::InUse))
-    });
+    until("the direct route is used", LEFT, || hops(&mesh) == Some((1, RouteState::InUse)));
     // The relay is its backup.
     let carried = |mesh: &Mesh| mesh.node("r").status().transit.bytes;
     until("the relay is ready", Duration::from_secs(5), || mesh.node("a").routes_to("b").len() == 2);
