@@ -9,6 +9,7 @@ pub mod state;
 
 pub mod identity;
 
+pub mod bucket;
 pub mod clock;
 pub mod driver;
 pub mod egress;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::graph::{Graph, Listed, Node, NodeIndex};
 use crate::id::NodeId;
 use crate::lsdb::Database;
+use crate::metric::LoadBand;
 use crate::routes::{self, MAX_ROUTES, Route, routes};
 use crate::spf::Spf;
 
@@ -14,6 +15,8 @@ pub struct Table {
     index: NodeIndex,
     graph: Graph,
     spf: Spf,
+    /// How busy each node says that it is
+    bands: Vec<LoadBand>,
 }
 
 /// How a node is reached.
@@ -50,8 +53,11 @@ impl Table {
             .filter_map(|(id, cost)| Some(Listed { from: source, to: index.get(id)?, cost: *cost }))
             .collect();
         let own = db.name(own);
+        let mut bands = vec![LoadBand::Idle; nodes.len()];
         for (from, name) in numbers.iter().flatten() {
             for edge in db.edges(*name) {
+                let band = &mut bands[*from as usize];
+                *band = (*band).max(LoadBand::from_number(edge.band()));
                 let number = numbers.get(edge.to.0 as usize).copied().flatten();
                 let to = number.map_or_else(|| (Some(edge.to) == own).then_some(source), |(to, _)| Some(to));
                 listed.extend(to.map(|to| Listed { from: *from, to, cost: edge.cost() }));
@@ -59,7 +65,7 @@ impl Table {
         }
         let graph = Graph::new(&nodes, &listed);
         let spf = Spf::new(&graph, source);
-        Self { index, graph, spf }
+        Self { index, graph, spf, bands }
     }
 
     /// How a node is reached; `None` for this node itself, for one that is not known and for one without a route.
@@ -90,6 +96,13 @@ impl Table {
     pub fn cost(&self, path: &[NodeId]) -> Option<u64> {
         let nodes: Option<Vec<_>> = path.iter().map(|id| self.index.get(id)).collect();
         routes::cost(&self.graph, &nodes?)
+    }
+
+    /// How busy the busiest relay of a route says that it is.
+    pub fn load(&self, path: &[NodeId]) -> LoadBand {
+        let relays = path.get(1..path.len().saturating_sub(1)).unwrap_or_default();
+        let band = |id: &NodeId| self.bands.get(self.index.get(id)? as usize).copied();
+        relays.iter().filter_map(band).max().unwrap_or_default()
     }
 
     /// Whether a node says anything about itself.

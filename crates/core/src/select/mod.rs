@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | works | left only for one that was at least 30 % and 10 ms cheaper for [`HOLD`], or for one over cheaper upstreams that was up for as long |
 //! | is down | left at once for the best that is up, however often: flows must not stand while there is a way |
-//! | is impaired by loss, or was withdrawn by the mesh | left at once for one that is neither |
+//! | is impaired by loss, was withdrawn by the mesh, or a node of it is draining | left at once for one that is none of these |
 //!
 //! After [`MAX_CHANGES`] in a minute, of any kind, a route is left only because it is down. One flapping link can't use
 //! that up, as a route that was left is not returned to for being up again.
@@ -21,6 +21,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::lsdb::MAX_COST;
 use crate::metric::LoadBand;
 use crate::time::Time;
 
@@ -45,6 +46,11 @@ pub const MAX_CHANGES: usize = 5;
 pub const FLAPPING: usize = 2;
 /// Routes that are remembered at most: those offered, those in slots, and those that failed within a [`MINUTE`].
 const MAX_KNOWN: usize = 16;
+
+/// Whether a route leads over a link of the highest cost: one of its nodes is about to stop, and asks to be left.
+fn is_drained(cost: u64) -> bool {
+    cost >= u64::from(MAX_COST)
+}
 
 /// How a route fares, by end-to-end probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,7 +158,7 @@ impl<R: Clone + Eq> Selector<R> {
         for known in &mut self.known {
             if let Some(offer) = offers.iter().find(|offer| offer.route == known.route) {
                 (known.cost, known.upstreams) = (offer.cost, offer.upstreams);
-                (known.unoffered, known.withdrawn) = (None, false);
+                (known.unoffered, known.withdrawn) = (None, is_drained(offer.cost));
             } else {
                 let cost = cost_of(&known.route);
                 known.withdrawn = cost.is_none();
@@ -192,7 +198,7 @@ impl<R: Clone + Eq> Selector<R> {
             cost: offer.cost,
             upstreams: offer.upstreams,
             unoffered: None,
-            withdrawn: false,
+            withdrawn: is_drained(offer.cost),
             state: State::Down,
             downs: VecDeque::new(),
             load: LoadBand::Idle,

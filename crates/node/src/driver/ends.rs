@@ -11,7 +11,7 @@ use ffmesh_core::circuit::{CircuitKey, OpenError};
 use ffmesh_core::id::NodeId;
 use ffmesh_core::label::Label;
 use ffmesh_core::steer::Path;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::link::Link;
 use crate::socket::{Activity, CircuitEnd, Hop, Labels, ReceivedProbe, SessionAddr, Way};
@@ -73,6 +73,8 @@ pub struct SessionEnds {
     pub events: mpsc::Receiver<CircuitEvent>,
     /// Probes that came over them
     pub probes: mpsc::Receiver<ReceivedProbe>,
+    /// Tells that data is carried again after a pause
+    pub resumed: Arc<Notify>,
 }
 
 struct Session {
@@ -80,6 +82,7 @@ struct Session {
     address: SessionAddr,
     events: mpsc::Sender<CircuitEvent>,
     probes: mpsc::Sender<ReceivedProbe>,
+    resumed: Arc<Notify>,
     /// Until its QUIC connection has come.
     unclaimed: Option<SessionEnds>,
     circuits: HashMap<u64, Arc<Activity>>,
@@ -90,29 +93,36 @@ impl Session {
     fn new(node: NodeId, address: SessionAddr) -> (Self, SessionEnds) {
         let (events, events_in) = mpsc::channel(EVENTS);
         let (probes, probes_in) = mpsc::channel(PROBES);
+        let resumed = Arc::<Notify>::default();
         let session = Self {
             node,
             address,
             events,
             probes,
+            resumed: resumed.clone(),
             unclaimed: None,
             circuits: HashMap::new(),
             ways: HashMap::new(),
         };
-        (session, SessionEnds { address, events: events_in, probes: probes_in })
+        (session, SessionEnds { address, events: events_in, probes: probes_in, resumed })
     }
 
     /// Makes a circuit one of this session's, and returns its end.
     fn end(&mut self, circuit: u64) -> CircuitEnd {
-        let activity = self.circuits.entry(circuit).or_default().clone();
+        let activity = self.activity(circuit);
         CircuitEnd { session: self.address, circuit, activity, probes: self.probes.clone() }
     }
 
     fn way(&mut self, circuit: u64, hop: Hop) -> Way {
-        let activity = self.circuits.entry(circuit).or_default().clone();
+        let activity = self.activity(circuit);
         let way = Way { hop, activity };
         self.ways.insert(circuit, way.clone());
         way
+    }
+
+    fn activity(&mut self, circuit: u64) -> Arc<Activity> {
+        let new = || Arc::new(Activity::new(self.resumed.clone()));
+        self.circuits.entry(circuit).or_insert_with(new).clone()
     }
 
     fn tell(&self, event: CircuitEvent) {

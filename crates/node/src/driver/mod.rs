@@ -23,10 +23,11 @@ use ffmesh_core::trace::{self, Hop, Measured, Traces};
 use ffmesh_core::wire::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bucket::Bucket;
 use crate::clock;
 use crate::identity::{Certificates, KnownKeys};
-use crate::link::{Link, LinkEvent, Linked, Wanted};
-use crate::metrics::Counters;
+use crate::link::{Link, LinkEvent, Linked, Wanted, code};
+use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
 use crate::socket::{Labels, SessionAddr};
 
@@ -41,6 +42,11 @@ const QUEUE: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
 /// Transit circuits without a packet for this long are closed: their session probes them twice a second.
 const CIRCUIT_IDLE: Duration = Duration::from_secs(60);
+
+/// Circuits that a neighbour may ask for a second, on average and at once: after an outage, all that it may have.
+const MAX_OPENS_PER_SECOND: u32 = 4_096;
+/// A link that was made for a session is closed after this long without one.
+const SPARE_LINK: Duration = Duration::from_mins(10);
 
 /// What a session asks the driver for.
 #[derive(Debug)]
@@ -155,8 +161,10 @@ impl Driver {
             counters,
             neighbors: BTreeMap::new(),
             links: HashMap::new(),
+            opens: HashMap::new(),
             lost: BTreeMap::new(),
             in_use: BTreeSet::new(),
+            spare: HashMap::new(),
             repeats: Repeats::default(),
             linked: linked_tx,
             wanted: wanted_tx,
@@ -267,8 +275,12 @@ struct State {
     neighbors: BTreeMap<NodeId, (Link, Time)>,
     /// The same links by their serials
     links: HashMap<u64, Link>,
+    /// What each link may still ask for, by its serial
+    opens: HashMap<u64, Bucket>,
     lost: BTreeMap<NodeId, Lost>,
     in_use: BTreeSet<NodeId>,
+    /// Since when links that this node made for a session are without one
+    spare: HashMap<u64, Time>,
     repeats: Repeats,
     linked: watch::Sender<Linked>,
     wanted: watch::Sender<Wanted>,
@@ -323,6 +335,20 @@ impl State {
         }
         self.carry_out(actions);
         self.ends.sweep();
+        self.close_spare();
+    }
+
+    /// Closes links that were made for a session, once there has been none for long.
+    fn close_spare(&mut self) {
+        let now = clock::now();
+        let (in_use, links) = (&self.in_use, &self.links);
+        self.spare.retain(|serial, _| links.get(serial).is_some_and(|link| !in_use.contains(link.node())));
+        for link in links.values().filter(|link| link.is_found() && !in_use.contains(link.node())) {
+            let since = *self.spare.entry(link.serial()).or_insert(now);
+            if now - since >= SPARE_LINK {
+                link.close(code::GOODBYE, "not used any more");
+            }
+        }
     }
 
     fn on_event(&mut self, event: LinkEvent) {
@@ -417,6 +443,9 @@ impl State {
             return; // it was under way when its link was replaced
         }
         match message {
+            Message::CircuitOpen(_) if !self.may_ask(link) => {
+                self.counters.error(ErrorKind::Limit); // who asks gives up after 2 s
+            }
             Message::CircuitOpen(_) | Message::CircuitAck(_) | Message::CircuitClose(_) => {
                 let mut actions = Vec::new();
                 self.circuits.message(link_id(link), message, &mut rand::random, clock::now(), &mut actions);
@@ -433,6 +462,11 @@ impl State {
             }
             other => self.hand(Input::Message(link_id(link), other)),
         }
+    }
+
+    /// Takes one of the circuits that a neighbour may ask for.
+    fn may_ask(&mut self, link: &Link) -> bool {
+        self.opens.entry(link.serial()).or_insert_with(|| Bucket::new(MAX_OPENS_PER_SECOND)).take()
     }
 
     fn trace(&self, action: trace::Action<TraceAnswer>) {

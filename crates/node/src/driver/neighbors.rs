@@ -95,6 +95,7 @@ impl State {
     /// A link is gone, and every circuit over it.
     fn forget_link(&mut self, link: &Link) {
         self.links.remove(&link.serial());
+        self.opens.remove(&link.serial());
         let mut actions = Vec::new();
         self.circuits.link_down(link_id(link), &mut actions);
         self.carry_out(actions);

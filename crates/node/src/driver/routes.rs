@@ -7,7 +7,7 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::mesh::Table;
 use ffmesh_core::metric::UNMEASURED;
 use ffmesh_core::routes::MAX_ROUTES;
-use ffmesh_core::select::Offer;
+use ffmesh_core::select::{Offer, SPREAD_PERCENT};
 use ffmesh_core::steer::Path;
 use jiff::Timestamp;
 
@@ -67,7 +67,31 @@ impl RoutingTable {
             offers.insert(0, offer([self.own.clone(), node.clone()].into(), self.link_cost(link)));
             offers.truncate(MAX_ROUTES);
         }
+        offers.sort_by_key(|offer| offer.upstreams); // backups last
         offers
+    }
+
+    /// The routes for a new session with a node: of two that `random` draws among the cheapest, the less busy first
+    /// (Mitzenmacher, "The power of two choices in randomized load balancing", 2001), then all others, best first. So
+    /// sessions spread over relays that are about as good.
+    pub fn routes_for_new(&self, node: &NodeId, random: u64) -> Vec<Path> {
+        let offers = self.offers(node);
+        let (Some(best), Some(least)) = (offers.first(), offers.iter().map(|offer| offer.cost).min()) else {
+            return Vec::new();
+        };
+        let limit = least.saturating_mul(SPREAD_PERCENT);
+        let alike = |offer: &&Offer<Path>| {
+            offer.upstreams == best.upstreams && offer.cost.saturating_mul(100) <= limit
+        };
+        let near: Vec<_> = offers.iter().filter(alike).map(|offer| &offer.route).collect();
+        let draw = |random: u64, below: usize| usize::try_from(random % below.max(1) as u64).unwrap_or(0);
+        let first = draw(random & 0xffff_ffff, near.len());
+        let second = (first + 1 + draw(random >> 32, near.len().saturating_sub(1))) % near.len().max(1);
+        let busy = |at: usize| near.get(at).map(|path| self.mesh.load(path));
+        let chosen = if busy(second) < busy(first) { second } else { first };
+        let chosen = near.get(chosen).map_or_else(|| best.route.clone(), |path| (*path).clone());
+        let others = offers.iter().map(|offer| offer.route.clone()).filter(|path| *path != chosen);
+        std::iter::once(chosen.clone()).chain(others).collect()
     }
 
     /// What a route costs now, in µs; `None` where it no longer leads to its last node.

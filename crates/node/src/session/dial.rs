@@ -78,7 +78,7 @@ impl Sessions {
             self.context.driver.find(node.clone()).await;
         }
         if let Ok(Ok(table)) = timeout(ROUTE_WAIT, table.wait_for(|table| table.has_route(node))).await {
-            let routes: Vec<_> = table.offers(node).into_iter().map(|offer| offer.route).collect();
+            let routes = table.routes_for_new(node, rand::random());
             if !routes.is_empty() {
                 return Ok(routes);
             }

@@ -10,7 +10,6 @@
 //! A session outlives the links and relays that its packets take: with no route left it waits for `mesh.hold`.
 
 mod approach;
-mod bucket;
 mod dial;
 mod paths;
 mod seal;
@@ -32,8 +31,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 use approach::Approach;
-use bucket::Bucket;
 
+use crate::bucket::Bucket;
 use crate::driver::{Driver, RoutingTable};
 use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::link::Link;
@@ -44,6 +43,9 @@ use crate::transport::{HANDSHAKE_TIMEOUT, Kind, Transport};
 const MAX_SESSIONS: usize = 3;
 /// Echoes of one session at once.
 const MAX_ECHOES: usize = 16;
+
+/// Streams that one node may open a second, on average and at once.
+const MAX_OPENS_PER_SECOND: u32 = 20_000;
 
 /// What sessions need of their node.
 #[derive(Debug, Clone)]
@@ -219,7 +221,7 @@ pub struct Sessions {
 }
 
 /// Where the session with one node is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Place {
     current: Mutex<Option<Session>>,
     /// All that are open, oldest first: the current one, and retired ones that still have flows.
@@ -228,6 +230,17 @@ struct Place {
     opens: Arc<Mutex<Bucket>>,
     /// The dial under way, which all who wait for the session share.
     dial: Mutex<Option<dial::Outcome>>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            current: Mutex::default(),
+            open: Mutex::default(),
+            opens: Arc::new(Mutex::new(Bucket::new(MAX_OPENS_PER_SECOND))),
+            dial: Mutex::default(),
+        }
+    }
 }
 
 impl Sessions {

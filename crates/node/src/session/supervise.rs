@@ -95,6 +95,7 @@ async fn run(
             }
             _ = retired.changed() => {}
             Some(event) = ends.events.recv() => steering.on_event(event).await,
+            () = ends.resumed.notified() => {}
             Some(probe) = ends.probes.recv() => steering.on_probe(&probe),
             () = sleep_until(clock::instant(wake)) => {}
         }

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ffmesh_core::label::{LABEL_HEADER_LEN, Label, Lane};
 use ffmesh_core::time::Time;
 use ffmesh_udp::{Batch, Socket};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::address::SessionAddr;
 
@@ -60,15 +61,25 @@ pub struct ReceivedProbe {
     pub at: Time,
 }
 
+/// Without data for this long, the next data is news to the session, which then probes faster.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// When a circuit that begins or ends here last carried something, in [`clock`](crate::clock) time; zero is never.
 #[derive(Debug, Default)]
 pub struct Activity {
     heard: AtomicU64,
     heard_data: AtomicU64,
     sent_data: AtomicU64,
+    /// Told of the first data after a [`PAUSE`]
+    resumed: Arc<Notify>,
 }
 
 impl Activity {
+    /// Nothing yet. `resumed` is told of the first data after a pause of 500 ms.
+    pub fn new(resumed: Arc<Notify>) -> Self {
+        Self { resumed, ..Self::default() }
+    }
+
     /// The last packet of any kind that came in.
     pub fn heard(&self) -> Time {
         Time(self.heard.load(Ordering::Relaxed))
@@ -87,12 +98,18 @@ impl Activity {
     pub(super) fn hear(&self, at: Time, lane: Lane) {
         self.heard.store(at.0, Ordering::Relaxed);
         if lane != Lane::Probe {
-            self.heard_data.store(at.0, Ordering::Relaxed);
+            self.data(&self.heard_data, at);
         }
     }
 
     pub(super) fn send(&self, at: Time) {
-        self.sent_data.store(at.0, Ordering::Relaxed);
+        self.data(&self.sent_data, at);
+    }
+
+    fn data(&self, last: &AtomicU64, at: Time) {
+        if at - Time(last.swap(at.0, Ordering::Relaxed)) >= PAUSE {
+            self.resumed.notify_one();
+        }
     }
 }
 

@@ -1,30 +1,23 @@
-//! How fast a node may open streams.
+//! How fast another node may do something.
 
 use std::time::{Duration, Instant};
 
-/// Streams that one node may open a second, on average and at once.
-const MAX_OPENS_PER_SECOND: u32 = 20_000;
-
 /// A token bucket: `rate` a second, and as many at once.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     rate: f64,
     tokens: f64,
     filled: Instant,
 }
 
-impl Default for Bucket {
-    fn default() -> Self {
-        Self::new(MAX_OPENS_PER_SECOND)
-    }
-}
-
 impl Bucket {
-    fn new(rate: u32) -> Self {
+    /// A full one.
+    pub fn new(rate: u32) -> Self {
         Self { rate: rate.into(), tokens: rate.into(), filled: Instant::now() }
     }
 
-    pub(super) fn take(&mut self) -> bool {
+    /// Takes one, if there is one.
+    pub fn take(&mut self) -> bool {
         self.take_at(Instant::now())
     }
 
