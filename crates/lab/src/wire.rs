@@ -44,8 +44,9 @@ impl Net {
     /// Replaces the address of the interface to `other`.
     pub fn readdress(&self, other: &Self, old: &str, new: &str) {
         let interface = self.interface_to(other);
-        self.ip(&["address", "add", new, "dev", &interface]);
+        // In this order: an address goes away with the first one of its network.
         self.ip(&["address", "delete", old, "dev", &interface]);
+        self.ip(&["address", "add", new, "dev", &interface]);
     }
 
     fn tc(&self, arguments: &[&str]) {

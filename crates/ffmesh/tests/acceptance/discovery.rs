@@ -9,6 +9,11 @@ use ffmesh_lab::{End, Load, Mesh, Pace, Plan, once_within, until};
 
 use crate::{diamond, mesh, relay_in_use, stopped_mesh};
 
+/// Without changes for this long, nodes say at once what is new (docs/protocol.md, section 12).
+const QUIET: Duration = Duration::from_secs(11);
+/// A working route is left only for one that has been better for half a minute.
+const LEFT: Duration = Duration::from_mins(1);
+
 #[test]
 fn a_relay_that_restarts_is_a_warm_route_again_within_a_second_of_listening() {
     let Some(mut mesh) = mesh("relay-back", &diamond()) else { return };
@@ -16,6 +21,7 @@ fn a_relay_that_restarts_is_a_warm_route_again_within_a_second_of_listening() {
     once_within("the route is warm", Duration::from_secs(1), || {
         until("both routes are up", Duration::from_secs(10), || mesh.node("a").routes_to("b").len() == 2);
         let relay = relay_in_use(&mesh, "a", "b");
+        sleep(QUIET);
         mesh.node_mut(&relay).kill();
         sleep(Duration::from_millis(1500));
         mesh.node_mut(&relay).spawn();
@@ -66,9 +72,7 @@ fn nodes_that_know_each_other_through_a_relay_go_direct_where_they_can() {
     assert_eq!(mesh.node("a").routes_to("b")[0].hops, 2);
     let hops = |mesh: &Mesh| mesh.node("a").routes_to("b").first().map(|route| (route.hops, route.state));
     mesh.mend("a", "b");
-    until("the direct route is used", Duration::from_secs(20), || {
-        hops(&mesh) == Some((1, RouteState::InUse))
-    });
+    until("the direct route is used", LEFT, || hops(&mesh) == Some((1, RouteState::InUse)));
     // The relay is its backup.
     let carried = |mesh: &Mesh| mesh.node("r").status().transit.bytes;
     until("the relay is ready", Duration::from_secs(5), || mesh.node("a").routes_to("b").len() == 2);
@@ -97,6 +101,24 @@ fn a_node_that_nobody_knows_is_refused_within_three_seconds_and_so_is_one_out_of
 }
 
 #[test]
+fn nodes_that_may_not_or_will_not_relay_are_ends_of_routes_only() {
+    let plan = Plan::new(&["a", "b", "may-not", "will-not"]).link("a", "may-not").link("b", "may-not");
+    let plan = plan.link("a", "will-not").link("b", "will-not").without_relay("may-not");
+    let plan = plan.with("will-not", "mesh: { transit: false }\n");
+    let Some(mut mesh) = stopped_mesh("leaves", &plan) else { return };
+    mesh.spawn();
+    for (from, to) in [("a", "may-not"), ("a", "will-not"), ("b", "may-not"), ("b", "will-not")] {
+        until(&format!("{from} reaches {to}"), Duration::from_secs(10), || mesh.node(from).reaches(to));
+        mesh.assert_carries(from, to);
+        mesh.assert_carries(to, from);
+    }
+    // They tell a of b, and that is all.
+    until("b is known", Duration::from_secs(5), || mesh.node("a").status().nodes_known == 3);
+    assert!(!mesh.node("a").reaches("b"));
+    refused(&mesh, "b", Reason::NoRoute);
+}
+
+#[test]
 fn an_upstream_with_a_cost_is_used_when_the_others_are_gone_and_left_again() {
     let plan = Plan::new(&["cheap", "a", "b", "dear"]).link("a", "cheap").link("b", "cheap");
     let plan = plan.backup("a", "dear", 50).link("b", "dear");
@@ -117,8 +139,7 @@ fn an_upstream_with_a_cost_is_used_when_the_others_are_gone_and_left_again() {
     load.wait_flowing();
     until("the backup is used", Duration::from_secs(5), || relay_in_use(&mesh, "a", "b") == "dear");
     mesh.node_mut("cheap").start();
-    // A working route is left only for one that has been better for half a minute.
-    until("the backup is left again", Duration::from_mins(1), || relay_in_use(&mesh, "a", "b") == "cheap");
+    until("the backup is left again", LEFT, || relay_in_use(&mesh, "a", "b") == "cheap");
     let outcome = load.finish(Duration::from_secs(20));
     assert_eq!(outcome.lost, Vec::<String>::new());
 }

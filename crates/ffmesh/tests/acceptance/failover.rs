@@ -6,9 +6,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ffmesh_lab::{Load, Mesh, Pace, Stalls, report, until};
+use ffmesh_lab::{DelayLine, Line, Load, Mesh, Pace, Plan, Stalls, report, until};
 
-use crate::{diamond, mesh, relay_in_use};
+use crate::{diamond, mesh, relay_in_use, stopped_mesh};
 
 const FLOWS: usize = 200;
 /// Relays killed.
@@ -19,8 +19,8 @@ const BLACKHOLES: usize = 6;
 const LONGEST: Duration = Duration::from_secs(2);
 /// How long a relay is gone.
 const GONE: Duration = Duration::from_millis(700);
-/// Between a relay that is back and the next that goes: more than two seconds from one event to the next.
-const PAUSE: Duration = Duration::from_millis(1200);
+/// Between a relay that is ready again and the next that goes, so that what the one cost is not taken for the other's.
+const PAUSE: Duration = Duration::from_millis(800);
 
 #[test]
 fn no_flow_is_lost_while_relays_are_killed_twenty_times() {
@@ -62,6 +62,37 @@ fn no_flow_is_lost_while_relays_fall_silent() {
         }
     }
     judge("failover-blackhole", load, &events);
+}
+
+#[test]
+fn no_flow_is_lost_where_the_other_relay_is_eight_times_as_far_away() {
+    /// Where a line to a relay begins; the relay itself is dialled at the other end.
+    const NEAR_END: u16 = 4334;
+    let plan =
+        Plan::new(&["r1", "a", "b", "r2"]).wire("a", "r1").wire("a", "r2").link("b", "r1").link("b", "r2");
+    let address = |relay: &str| plan.address("a", relay).replace("3334", &NEAR_END.to_string());
+    let plan = plan.clone().upstream("a", "r1", &address("r1")).upstream("a", "r2", &address("r2"));
+    let Some(mut mesh) = stopped_mesh("far", &plan) else { return };
+    // Round trips of 10 and 80 ms.
+    let _lines = [("r1", 5), ("r2", 40)].map(|(relay, delay)| {
+        let (near, far) = (address(relay), plan.address("a", relay));
+        let line = Line { delay: Duration::from_millis(delay), ..Line::default() };
+        DelayLine::start(mesh.net(relay), &near, &far, line)
+    });
+    mesh.start();
+    let load = load(&mesh);
+    let mut events = Vec::new();
+    for _ in 0..3 {
+        wait_warm(&mesh);
+        sleep(PAUSE);
+        let relay = relay_in_use(&mesh, "a", "b");
+        events.push(Instant::now());
+        mesh.node_mut(&relay).kill();
+        sleep(GONE);
+        assert_ne!(relay_in_use(&mesh, "a", "b"), relay);
+        mesh.node_mut(&relay).start();
+    }
+    judge("failover-far", load, &events);
 }
 
 fn load(mesh: &Mesh) -> Load {

@@ -110,9 +110,9 @@ impl Lied {
         })
     }
 
+    /// What `origin` says of its links, signed by the liar.
     fn links(&self, origin: &str, version: Version, to: &[&str]) -> Vec<u8> {
-        let listed = |to: &&str| Listed { neighbor: to.parse().unwrap(), cost: 1, band: 0 };
-        sign(&origin.parse().unwrap(), version, &Content::Links(to.iter().map(listed).collect()), &self.key)
+        links(origin, version, to, &self.key)
     }
 
     /// Errors that `r` has counted.
@@ -135,6 +135,11 @@ impl Lied {
         self.mesh.assert_carries("a", "liar");
         self.mesh.node_mut("liar").stop();
     }
+}
+
+fn links(origin: &str, version: Version, to: &[&str], key: &StolenKey) -> Vec<u8> {
+    let listed = |to: &&str| Listed { neighbor: to.parse().unwrap(), cost: 1, band: 0 };
+    sign(&origin.parse().unwrap(), version, &Content::Links(to.iter().map(listed).collect()), key)
 }
 
 fn advert(records: Vec<Vec<u8>>) -> Message {
@@ -175,10 +180,14 @@ fn links_that_the_other_end_does_not_confirm_attract_no_traffic() {
 #[test]
 fn records_that_are_old_change_nothing() {
     let Some(mut lied) = Lied::new("old") else { return };
+    // What others have said once and have taken back since: genuine, and passed on again by one who kept it.
     let old = Version { epoch: 1, sequence: 1 };
-    let before = lied.mesh.node("a").routes_to("b");
-    lied.say(&vec![advert(vec![lied.links("liar", old, &["nowhere"])]); 3]);
-    assert_eq!(before.len(), lied.mesh.node("a").routes_to("b").len());
+    let kept = |id: &str| links(id, old, &[], &StolenKey::of(lied.mesh.node(id)));
+    let records = ["a", "b", "r"].map(kept).to_vec();
+    lied.say(&vec![advert(records); 3]);
+    for (from, to) in [("a", "b"), ("b", "a"), ("a", "r")] {
+        assert!(lied.mesh.node(from).reaches(to), "{from} does not reach {to} any more");
+    }
     lied.assert_unharmed();
 }
 

@@ -12,7 +12,7 @@ const CHANGES: u64 = 5;
 
 #[test]
 fn a_flapping_link_changes_few_routes_and_costs_no_flow() {
-    const FLAPS: u32 = 30;
+    const FLAPS: u32 = 20;
     let Some(mesh) = mesh("flapping", &diamond()) else { return };
     let load = load(&mesh, "a", "b");
     let relay = relay_in_use(&mesh, "a", "b");

@@ -37,6 +37,7 @@ pub struct Pace {
 #[derive(Debug)]
 pub struct Load {
     ends: Arc<Vec<End>>,
+    pace: Pace,
     /// Until when flows may end, once they are to
     deadline: watch::Sender<Option<Instant>>,
     start: Instant,
@@ -76,6 +77,7 @@ pub struct LoadReport {
     pub lost: Vec<String>,
     /// Bytes that arrived, in both directions
     pub bytes: u64,
+    pace: Pace,
     silences: Vec<Silence>,
 }
 
@@ -112,7 +114,7 @@ impl Load {
             let ends = ends.clone();
             move || run(streams, &ends, &told, pace, start)
         });
-        let load = Self { ends, deadline, start, running };
+        let load = Self { ends, pace, deadline, start, running };
         load.wait_flowing();
         load
     }
@@ -155,8 +157,13 @@ impl Load {
             Ok(outcomes) => outcomes,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        let mut report =
-            LoadReport { flows: self.ends.len() / 2, lost: Vec::new(), bytes: 0, silences: Vec::new() };
+        let mut report = LoadReport {
+            flows: self.ends.len() / 2,
+            lost: Vec::new(),
+            bytes: 0,
+            pace: self.pace,
+            silences: Vec::new(),
+        };
         for outcome in outcomes {
             let received = self.ends[outcome.end].received.load(Ordering::Relaxed);
             let sent = self.ends[outcome.end ^ 1].sent.load(Ordering::Relaxed);
@@ -203,6 +210,8 @@ pub struct Stalls {
     pub lost: usize,
     /// Bytes that arrived
     pub bytes: u64,
+    /// What each end of each flow is silent for when nothing fails
+    pub pace_ms: f64,
     /// The worst flow's silence around each event
     pub stall_ms: Distribution,
     /// The longest silence at any time
@@ -216,6 +225,7 @@ impl Stalls {
             flows: report.flows,
             lost: report.lost.len(),
             bytes: report.bytes,
+            pace_ms: report.pace.every.as_secs_f64() * 1000.0,
             stall_ms: Distribution::of(&report.stalls(events)),
             longest_ms: report.longest_silence().as_secs_f64() * 1000.0,
         }
@@ -266,7 +276,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let silence = |from, until| Silence { from: at(from), until: at(until) };
         let silences = vec![silence(100, 160), silence(3000, 3500), silence(990, 1040)];
-        let report = LoadReport { flows: 2, lost: Vec::new(), bytes: 0, silences };
+        let report = LoadReport { flows: 2, lost: Vec::new(), bytes: 0, pace: Pace::STEADY, silences };
         let ms = Duration::from_millis;
         // The last one began before the second event, and the second one is over 2 s later.
         assert_eq!(report.stalls(&[at(100), at(1000), at(2500)]), [ms(60), ms(50), ms(500)]);
