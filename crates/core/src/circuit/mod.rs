@@ -59,8 +59,10 @@ pub struct CircuitKey {
 /// How many circuits of others a node has at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Circuits that came over one link and pass, and as many that end here; see [`PER_LINK`]
+    /// Transit circuits that came over one link; see [`PER_LINK`]
     pub per_link: usize,
+    /// Circuits that came over one link and end here; see [`PER_LINK`]
+    pub ends_per_link: usize,
     /// Circuits that end here; see [`ENDS`]
     pub ends: usize,
     /// Those of them that came along one route, at least 1; the oldest gives way to the next. See [`PER_ROUTE`]
@@ -69,7 +71,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { per_link: PER_LINK, ends: ENDS, per_route: PER_ROUTE }
+        Self { per_link: PER_LINK, ends_per_link: PER_LINK, ends: ENDS, per_route: PER_ROUTE }
     }
 }
 
@@ -260,8 +262,8 @@ impl Circuits {
             return Err(format!("{own} knows a circuit of this name"));
         }
         let Some(next) = route.get(before + 2) else {
-            let full =
-                self.index.ends() >= self.limits.ends || self.index.ends_from(link) >= self.limits.per_link;
+            let full = self.index.ends() >= self.limits.ends
+                || self.index.ends_from(link) >= self.limits.ends_per_link;
             let full = full && self.crowded(route).is_none();
             return if full { Err(format!("{own} has too many circuits")) } else { Ok(None) };
         };

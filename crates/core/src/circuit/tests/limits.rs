@@ -27,6 +27,25 @@ fn a_neighbour_has_no_more_transit_than_its_share() {
 }
 
 #[test]
+fn a_neighbour_has_no_more_ends_than_its_share() {
+    let limits = Limits { ends_per_link: 2, ..Limits::default() };
+    let mut net = Network::new("abcd", limits, 1);
+    for other in ["a", "d"] {
+        net.connect(&id("b"), &id(other));
+    }
+    (1..=3).for_each(|number| net.open(number, route("ab")));
+    net.open(1, route("db"));
+    net.settle();
+    let reason = "b has too many circuits".to_owned();
+    assert!(net.node("a").news.contains(&Action::Failed { id: 3, error: OpenError::Refused(reason) }));
+    assert!(net.carries(&id("d"), 1), "another neighbour");
+    net.close(&id("a"), 1);
+    net.open(5, route("ab"));
+    net.settle();
+    assert!(net.carries(&id("a"), 5));
+}
+
+#[test]
 fn the_last_node_makes_room_along_a_route_but_not_for_others() {
     let limits = Limits { ends: 3, per_route: 2, ..Limits::default() };
     let mut net = Network::new("abcd", limits, 1);
