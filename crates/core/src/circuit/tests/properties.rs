@@ -14,7 +14,7 @@ use crate::wire::{CircuitAck, CircuitClose, CircuitOpen, Message};
 
 const NODES: &str = "abcdefg";
 /// Small enough to be reached
-const LIMITS: Limits = Limits { per_link: 4, ends: 6, per_route: 2 };
+const LIMITS: Limits = Limits { per_link: 4, ends_per_link: 5, ends: 6, per_route: 2 };
 
 #[derive(Debug, Clone)]
 enum Op {
