@@ -330,8 +330,7 @@ impl Ends {
     }
 
     /// Forgets sessions of others that have not begun in time, or have ended without a last circuit that left.
-    pub(super) fn sweep(&mut self) {
-        let now = clock::now();
+    pub(super) fn sweep(&mut self, now: Time) {
         for session in self.sessions.values_mut() {
             if session.unclaimed.as_ref().is_some_and(|(_, since)| now - *since >= UNCLAIMED) {
                 session.unclaimed = None; // and with it the channels
@@ -358,4 +357,100 @@ impl Ends {
 /// Where a circuit goes from here.
 pub(super) fn hop(link: &Link, label: Label) -> Option<Hop> {
     Some(Hop { to: link.address()?, from: link.local_ip(), label, link: link.serial() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> Ends {
+        Ends::new("own".parse().unwrap(), Labels::default())
+    }
+
+    fn hop(link: u64) -> Hop {
+        let to = "192.0.2.1:3334".parse().unwrap();
+        Hop { to, from: None, label: Label::from_random(link), link }
+    }
+
+    fn circuit(id: u64) -> CircuitKey {
+        CircuitKey { origin: "far".parse().unwrap(), id }
+    }
+
+    /// A circuit of node `far` for its session 7, over a link.
+    fn arrive(ends: &mut Ends, id: u64, link: u64) -> Option<CircuitEnd> {
+        ends.arriving(&circuit(id), 7, link);
+        ends.arrive(&circuit(id), hop(link));
+        ends.end(&circuit(id))
+    }
+
+    #[tokio::test]
+    async fn a_session_of_another_node_is_claimed_once_and_hears_of_its_circuits() {
+        let mut ends = ends();
+        let end = arrive(&mut ends, 1, 5).unwrap();
+        assert_eq!(ends.in_use(), None, "who has not begun has proved nothing");
+        let (node, mut claimed) = ends.claim(end.session).unwrap();
+        assert_eq!((node.as_str(), claimed.address), ("far", end.session));
+        assert!(ends.claim(end.session).is_none());
+        assert_eq!(ends.in_use(), Some(BTreeSet::from([node])));
+        assert!(matches!(claimed.events.recv().await, Some(CircuitEvent::Arrived { circuit: 1, .. })));
+        assert_eq!(arrive(&mut ends, 2, 6).unwrap().session, end.session, "the same session");
+        assert!(matches!(claimed.events.recv().await, Some(CircuitEvent::Arrived { circuit: 2, .. })));
+        ends.left(&circuit(1), "gone".to_owned());
+        assert!(matches!(claimed.events.recv().await, Some(CircuitEvent::Gone { circuit: 1, .. })));
+        drop(claimed);
+        ends.left(&circuit(2), "gone".to_owned());
+        assert_eq!(ends.in_use(), Some(BTreeSet::new()));
+        assert!(ends.sessions.is_empty() && ends.by_address.is_empty() && ends.arrived.is_empty());
+    }
+
+    #[test]
+    fn circuits_over_one_link_do_not_drown_those_over_others() {
+        let mut ends = ends();
+        let most = u64::try_from(MAX_CIRCUITS_OF_LINK).unwrap();
+        for id in 0..100 {
+            assert_eq!(arrive(&mut ends, id, 5).is_some(), id < most, "circuit {id}");
+        }
+        assert!(arrive(&mut ends, 100, 6).is_some(), "another link");
+        ends.left(&circuit(0), "gone".to_owned());
+        assert!(arrive(&mut ends, 101, 5).is_some(), "a place is free again");
+    }
+
+    #[test]
+    fn a_session_that_does_not_begin_is_forgotten() {
+        let mut ends = ends();
+        let address = arrive(&mut ends, 1, 5).unwrap().session;
+        ends.sweep(clock::now());
+        assert_eq!(ends.sessions.len(), 1);
+        ends.sweep(clock::now() + UNCLAIMED);
+        assert!(ends.sessions.is_empty() && ends.claim(address).is_none());
+        ends.left(&circuit(1), "gone".to_owned());
+    }
+
+    #[tokio::test]
+    async fn an_own_session_has_its_circuits_until_it_leaves() {
+        let mut ends = ends();
+        let path: Path = ["own", "r", "far"].map(|id| id.parse().unwrap()).into();
+        let mut session = ends.enter(3, "far".parse().unwrap());
+        assert!(ends.opening(3, 11, path.clone()) && !ends.opening(4, 12, path.clone()));
+        let end = ends.own_end(11).unwrap();
+        assert_eq!((end.session, end.circuit), (session.address, 11));
+        ends.opened(11, hop(5));
+        match session.events.recv().await {
+            Some(CircuitEvent::Opened { path: along, circuit: 11, way }) => {
+                assert!(
+                    along == path && Arc::ptr_eq(&way.activity, &end.activity),
+                    "one activity for both ways"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        ends.opening(3, 13, path.clone());
+        ends.failed(13, OpenError::Timeout);
+        assert!(matches!(session.events.recv().await, Some(CircuitEvent::Failed { .. })));
+        ends.closed(11, "cut".to_owned());
+        assert!(matches!(session.events.recv().await, Some(CircuitEvent::Gone { circuit: 11, .. })));
+        ends.opening(3, 14, path);
+        assert_eq!(ends.leave(3), [14]);
+        assert!(ends.sessions.is_empty() && ends.paths.is_empty());
+    }
 }

@@ -320,7 +320,7 @@ impl State {
                 circuits.idle(label, out);
             }
         });
-        self.ends.sweep();
+        self.ends.sweep(clock::now());
         self.close_spare();
     }
 
