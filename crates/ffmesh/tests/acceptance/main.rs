@@ -19,6 +19,8 @@
 //! - [`moving`]: addresses that change, NATs that forget, path MTUs that shrink
 //! - [`restarts`]: nodes that restart, stop, or come back as somebody else
 //! - [`sharing`]: one connection over two relays
+//! - [`relay_cost`]: what a relay costs and how fast it is
+//! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
 //! - [`opaque`]: what a relay can read
 //! - [`liars`]: a member that lies
 //!
@@ -33,12 +35,14 @@ mod choices;
 mod discovery;
 mod enrolment;
 mod failover;
+mod figures;
 mod liars;
 mod limits;
 mod moving;
 mod opaque;
 mod pair;
 mod refusals;
+mod relay_cost;
 mod resilience;
 mod restarts;
 mod seed_shape;
