@@ -16,6 +16,7 @@
 //! What still misleads: Asks of all circuits lost for tens of milliseconds while their echoes are not. A witness of equal
 //! length is not fooled by that, either.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::asks::Asks;
@@ -34,6 +35,9 @@ const BREAK: Duration = Duration::from_millis(20);
 /// Echoes further apart than this are an outage, and the Asks between them not lost one by one: more than a run that is
 /// ever taken for chance, and fewer Asks than show that a circuit is impaired.
 const OUTAGE: Duration = Duration::from_millis(150);
+/// Echoes of a witness that are remembered: what the longest limit and the largest difference of round trips that can be
+/// told apart take.
+const BEATS: usize = 96;
 /// No echo for this many intervals, or that many limits, is death, whatever else comes in.
 const DEAF_INTERVALS: u32 = 25;
 const DEAF_LIMITS: u32 = 5;
@@ -57,6 +61,8 @@ pub(super) struct Circuit {
     echoed: Time,
     /// Since when echoes come without a break
     run: Time,
+    /// The last echoes that came at least half an interval after one another, oldest first; at most [`BEATS`]
+    beats: VecDeque<Time>,
     /// When the last Ask was due
     asked: Option<Time>,
     /// The first Ask since something was heard
@@ -81,6 +87,7 @@ impl Circuit {
             heard: now,
             echoed: now,
             run: Time(0),
+            beats: VecDeque::new(),
             asked: None,
             unheard: None,
             proving: now,
@@ -105,6 +112,12 @@ impl Circuit {
         }
         self.heard = self.heard.max(now);
         self.echoed = now;
+        if self.beats.back().is_none_or(|last| now - *last >= FAST / 2) {
+            self.beats.push_back(now);
+        }
+        if self.beats.len() > BEATS {
+            self.beats.pop_front();
+        }
         if !self.alive && (self.proofs == 0 || now - self.proving > PROVING) {
             (self.proving, self.proofs) = (now, 0);
         }
@@ -159,8 +172,15 @@ impl Circuit {
         self.fast = (fast && self.alive).then(|| self.fast.unwrap_or(now));
     }
 
-    /// Why it is dead, if `witness` shows that it is. `late` is when a poll last came late.
-    pub(super) fn condemned(&self, witness: &Self, late: Time, now: Time) -> Option<&'static str> {
+    /// Why it is dead, if `witness` shows that it is. `late` is when a poll last came late, and `calm` says that this was long
+    /// enough ago for all that was received to have been read.
+    pub(super) fn condemned(
+        &self,
+        witness: &Self,
+        late: Time,
+        calm: bool,
+        now: Time,
+    ) -> Option<&'static str> {
         let (fast, limit) = (self.fast?, self.asks.limit());
         let deaf_limit = (FAST * DEAF_INTERVALS).max(limit * DEAF_LIMITS);
         // One Ask of the run may have gone out an instant late. Where a poll was late, few were sent in a long time, and they
@@ -168,9 +188,11 @@ impl Circuit {
         let sparse = late + self.asks.rtt() > self.heard;
         let run = if sparse { self.asks.loss.run() + 1 } else { self.asks.loss.run() - 1 };
         let missed = self.asks.missed(fast, self.heard, now);
-        if missed >= run && self.overdue(self.heard, limit, witness, now) {
+        if calm && missed >= run && self.overdue(self.heard, limit, witness, now) {
             Some("silent")
-        } else if self.overdue(self.echoed, deaf_limit, witness, now) {
+        } else if missed > run && self.outspoken(limit, witness, now) {
+            Some("silent for long")
+        } else if calm && self.overdue(self.echoed, deaf_limit, witness, now) {
             Some("no echoes")
         } else {
             None
@@ -184,6 +206,19 @@ impl Circuit {
         let start = last.max(self.expected().unwrap_or(now)).max(witness.run + longer);
         let stall = own.abs_diff(other).min(own).min(BREAK);
         now >= start + limit + stall && witness.echoed > start + limit / 2 + shorter / 2
+    }
+
+    /// Whether `witness` has echoed so often since this one was heard that, however long the pauses between, it would have
+    /// been heard as well. On a busy machine polls come late and echoes in bursts all the time, and the stricter rules
+    /// would wait for a calm moment for ever.
+    fn outspoken(&self, limit: Duration, witness: &Self, now: Time) -> bool {
+        let (own, other) = (self.asks.rtt(), witness.asks.rtt());
+        let (longer, shorter) = (own.saturating_sub(other), other.saturating_sub(own));
+        // What takes longer still tells of the time before.
+        let start = self.heard.max(self.expected().unwrap_or(now)) + shorter;
+        let beats = witness.beats.iter().filter(|at| **at > start).count();
+        let enough = (limit + longer).as_micros().div_ceil(FAST.as_micros()) + 2;
+        beats as u128 >= enough && now - witness.echoed < limit
     }
 
     /// When the first answer to a fast Ask should be here.

@@ -290,9 +290,7 @@ impl Decider {
         self.fast = busy || self.circuits().any(|circuit| circuit.suspect(now));
         let fast = self.fast;
         self.circuits_mut().for_each(|circuit| circuit.pace(fast, now));
-        if now >= self.late + CATCH_UP {
-            self.condemn(now, out);
-        }
+        self.condemn(now, out);
         let others = self.circuits().any(Circuit::usable);
         for circuit in self.circuits_mut() {
             // With nothing else alive there is no reason to wait.
@@ -301,11 +299,12 @@ impl Decider {
     }
 
     fn condemn(&mut self, now: Time, out: &mut Vec<Step>) {
+        let calm = now >= self.late + CATCH_UP;
         for at in 0..self.candidates.len() {
             let accused = self.candidates[at].circuit().filter(|circuit| circuit.alive);
             let why = accused.and_then(|accused| {
                 let mut witnesses = self.circuits().filter(|other| other.alive && other.id != accused.id);
-                witnesses.find_map(|witness| accused.condemned(witness, self.late, now))
+                witnesses.find_map(|witness| accused.condemned(witness, self.late, calm, now))
             });
             let candidate = &mut self.candidates[at];
             if let (Some(why), Some(circuit)) = (why, candidate.circuit_mut()) {
