@@ -29,6 +29,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods, reason = "tests drive the nodes from plain threads, which may sleep")]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::print_stderr, reason = "what a measurement has to say goes to its output")]
 
 mod chains;
 mod choices;
