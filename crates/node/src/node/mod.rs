@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!            ┌── dial (one an upstream) ──┐
-//!  accept ───┤                            ├─ link events ─▶ driver ─▶ routing table, links there are
+//!            ├── wanted (one a node) ─────┤
+//!  accept ───┤                            ├─ link events ─▶ driver ─▶ routing table, links there are, nodes wanted
 //!            ├── link (two a neighbour) ──┘                   ▲  │
-//!            ├── enrolment (one a joining node)       circuits │  ▼
-//!            └── session ◀───────────────────────────── supervise (one a session)
+//!            ├── enrolment (one a joining node)      circuits │  ▼ events and probes of circuits
+//!            └── session ◀──── dial (one a node) ──▶ supervise (one a session)
 //!                  │ opened
 //!                  ▼
 //!                serve (one a session) ─▶ stream (one a flow) ─▶ egress ─▶ target
 //!  ingress (one a proxy) ─▶ open (one a flow) ─▶ session
-//!  admin (one a request)    renew    flow watch
+//!  admin (one a request)    renew    load    flow watch    addresses of this machine
 //! ```
 //!
 //! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
