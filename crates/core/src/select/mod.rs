@@ -5,7 +5,7 @@
 //!
 //! | the route in use | what happens |
 //! | --- | --- |
-//! | works | left only for one that was at least 30 % and 10 ms cheaper for [`HOLD`], or for one over cheaper upstreams that was up for as long |
+//! | works | left only for one that was at least 30 % and 10 ms cheaper for [`HOLD`], for one over cheaper upstreams that was up for as long, or for a direct one that was no dearer than a relayed one for [`DIRECT_HOLD`] |
 //! | is down | left at once for the best that is up, however often: flows must not stand while there is a way |
 //! | is impaired by loss, was withdrawn by the mesh, or a node of it is draining | left at once for one that is neither |
 //!
@@ -31,6 +31,8 @@ mod tests;
 pub const SLOTS: usize = 3;
 /// For how long a route has to be better before a working one is left for it.
 pub const HOLD: Duration = Duration::from_secs(30);
+/// The same for a direct route, where the one in use burdens relays and is no cheaper.
+pub const DIRECT_HOLD: Duration = Duration::from_secs(3);
 /// By how much it has to be cheaper, in microseconds...
 pub const MIN_GAIN: u64 = 10_000;
 /// ...and in per cent of the cost of the one in use.
@@ -91,6 +93,8 @@ pub struct Offer<R> {
     pub cost: u64,
     /// The configured cost of the upstreams on it, in microseconds; of two routes the one with more is a backup
     pub upstreams: u32,
+    /// Whether it has no relay
+    pub direct: bool,
 }
 
 /// What the selector knows of a route.
@@ -123,6 +127,7 @@ struct Known<R> {
     route: R,
     cost: u64,
     upstreams: u32,
+    direct: bool,
     /// When the mesh ceased to offer it.
     unoffered: Option<Time>,
     /// Whether the mesh says that it no longer leads to the target.
@@ -152,8 +157,18 @@ impl<R> Known<R> {
     fn better_than(&self, used: &Self) -> bool {
         let cheaper = self.cost.saturating_add(MIN_GAIN) <= used.cost
             && self.cost.saturating_mul(100) <= used.cost.saturating_mul(100 - MIN_GAIN_PERCENT);
-        let same = self.upstreams == used.upstreams && cheaper;
+        let same = self.upstreams == used.upstreams && (cheaper || self.relieves(used));
         self.sound() && self.flaps() == 0 && (self.upstreams < used.upstreams || same)
+    }
+
+    /// Whether it spares the relays of a route that is no cheaper.
+    fn relieves(&self, used: &Self) -> bool {
+        self.direct && !used.direct && self.cost <= used.cost
+    }
+
+    /// For how long it has to be better than the route in use.
+    fn trial(&self, used: &Self) -> Duration {
+        if self.relieves(used) { DIRECT_HOLD } else { HOLD }
     }
 
     /// Whether it can share the traffic with the route in use.
@@ -175,7 +190,7 @@ impl<R: Clone + Eq> Selector<R> {
     pub fn offer(&mut self, offers: &[Offer<R>], cost_of: impl Fn(&R) -> Option<u64>, now: Time) {
         for known in &mut self.known {
             if let Some(offer) = offers.iter().find(|offer| offer.route == known.route) {
-                (known.cost, known.upstreams) = (offer.cost, offer.upstreams);
+                (known.cost, known.upstreams, known.direct) = (offer.cost, offer.upstreams, offer.direct);
                 (known.unoffered, known.withdrawn) = (None, is_drained(offer.cost));
             } else {
                 let cost = cost_of(&known.route);
@@ -196,7 +211,7 @@ impl<R: Clone + Eq> Selector<R> {
     /// that the mesh has not offered costs nothing until [`offer`](Self::offer) says what it costs.
     pub fn adopt(&mut self, route: &R, now: Time) {
         if !self.known.iter().any(|known| known.route == *route) {
-            let known = self.learn(Offer { route: route.clone(), cost: 0, upstreams: 0 });
+            let known = self.learn(Offer { route: route.clone(), cost: 0, upstreams: 0, direct: false });
             known.unoffered = Some(now);
         }
         if let Some(known) = self.known.iter_mut().find(|known| known.route == *route) {
@@ -215,6 +230,7 @@ impl<R: Clone + Eq> Selector<R> {
             route: offer.route,
             cost: offer.cost,
             upstreams: offer.upstreams,
+            direct: offer.direct,
             unoffered: None,
             withdrawn: is_drained(offer.cost),
             state: State::Down,
@@ -262,7 +278,8 @@ impl<R: Clone + Eq> Selector<R> {
     pub fn deadline(&self, now: Time) -> Option<Time> {
         let holds = self.known.iter().flat_map(|known| {
             let flap = known.downs.front().map(|time| *time + MINUTE);
-            [known.better.map(|time| time + HOLD), known.unoffered.map(|time| time + HOLD), flap]
+            let trial = self.used().map_or(HOLD, |used| known.trial(used));
+            [known.better.map(|time| time + trial), known.unoffered.map(|time| time + HOLD), flap]
         });
         let budget = self.changes.front().map(|time| *time + MINUTE);
         holds.chain([budget]).flatten().filter(|time| *time > now).min()
@@ -324,7 +341,7 @@ impl<R: Clone + Eq> Selector<R> {
         if !used.sound() {
             return (spare && best.sound()).then_some(best.serial);
         }
-        let held = |known: &&Known<R>| known.better.is_some_and(|since| now - since >= HOLD);
+        let held = |known: &&Known<R>| known.better.is_some_and(|since| now - since >= known.trial(used));
         let better = self.known.iter().filter(held).min_by_key(|known| known.rank())?;
         spare.then_some(better.serial)
     }

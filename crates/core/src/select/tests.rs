@@ -9,7 +9,7 @@ fn ms(n: u64) -> Time {
 }
 
 fn offer(route: Route, cost_ms: u64) -> Offer<Route> {
-    Offer { route, cost: cost_ms * 1000, upstreams: 0 }
+    Offer { route, cost: cost_ms * 1000, upstreams: 0, direct: false }
 }
 
 /// Routes of these costs in ms, all up since 0.
@@ -121,7 +121,7 @@ fn a_lossy_route_is_left_at_once_and_carries_nothing() {
 
 fn with_backup() -> Selector<Route> {
     let mut selector = Selector::default();
-    let backup = Offer { route: "lte", cost: 5_000, upstreams: 1_000 };
+    let backup = Offer { route: "lte", cost: 5_000, upstreams: 1_000, direct: false };
     selector.offer(&[offer("a", 50), offer("b", 300), backup], |_| None, ms(0));
     for route in ["a", "b", "lte"] {
         selector.state(&route, State::Up, ms(0));
@@ -265,8 +265,27 @@ fn a_withdrawn_route_that_answers_is_better_than_none() {
 }
 
 #[test]
+fn a_direct_route_that_is_no_dearer_relieves_relays_within_seconds() {
+    let mut selector = up(&[("relayed", 50)]);
+    let direct = |cost_ms| Offer { direct: true, ..offer("direct", cost_ms) };
+    selector.offer(&[offer("relayed", 50), direct(51)], |_| None, ms(0));
+    selector.state(&"direct", State::Up, ms(0));
+    assert_eq!(run(&mut selector, ms(0), ms(100_000)), ms(100_000));
+    assert_eq!(selector.in_use(), Some(&"relayed"), "it is dearer");
+    selector.offer(&[offer("relayed", 50), direct(50)], |_| None, ms(100_000));
+    selector.poll(ms(102_999));
+    assert_eq!(selector.in_use(), Some(&"relayed"), "not at once");
+    assert_eq!(selector.deadline(ms(102_999)), Some(ms(103_000)));
+    selector.poll(ms(103_000));
+    assert_eq!(selector.in_use(), Some(&"direct"));
+    selector.offer(&[offer("relayed", 45), direct(50)], |_| None, ms(104_000));
+    run(&mut selector, ms(104_000), ms(300_000));
+    assert_eq!(selector.in_use(), Some(&"direct"), "a little dearer is no reason to go back");
+}
+
+#[test]
 fn new_sessions_go_to_the_less_busy_of_two_near_routes() {
-    let offer = |route: Route, cost, upstreams| Offer { route, cost, upstreams };
+    let offer = |route: Route, cost, upstreams| Offer { route, cost, upstreams, direct: false };
     let offers = [offer("d", 50, 9), offer("a", 100, 0), offer("b", 125, 0), offer("c", 126, 0)];
     let count = |busy: Option<Route>, route: Route| {
         let load = |of: &Route| if Some(*of) == busy { LoadBand::Busy } else { LoadBand::Idle };
@@ -307,7 +326,12 @@ fn offers(costs: [u64; 4]) -> Vec<Offer<Route>> {
     let upstreams = [0, 0, 0, 5000];
     let all = NAMES.iter().zip(costs).zip(upstreams);
     all.filter(|((_, cost), _)| *cost > 0)
-        .map(|((route, cost), upstreams)| Offer { route: *route, cost: cost * 1000, upstreams })
+        .map(|((route, cost), upstreams)| Offer {
+            route: *route,
+            cost: cost * 1000,
+            upstreams,
+            direct: *route == "a",
+        })
         .collect()
 }
 

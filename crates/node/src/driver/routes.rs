@@ -55,7 +55,8 @@ impl RoutingTable {
     pub fn offers(&self, node: &NodeId) -> Vec<Offer<Path>> {
         let offer = |path: Path, cost| {
             let upstreams = path.get(1).and_then(|next| self.upstream_costs.get(next)).copied();
-            Offer { route: path, cost, upstreams: upstreams.unwrap_or_default() }
+            let direct = path.len() == 2;
+            Offer { route: path, cost, upstreams: upstreams.unwrap_or_default(), direct }
         };
         let mut offers: Vec<_> =
             self.mesh.routes(node).into_iter().map(|(path, cost)| offer(path.into(), cost)).collect();

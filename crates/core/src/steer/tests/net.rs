@@ -135,8 +135,10 @@ impl Net {
     }
 
     pub(super) fn offer(&mut self, routes: &[usize]) {
-        let offers: Vec<_> =
-            routes.iter().map(|route| Offer { route: path(*route), cost: 50_000, upstreams: 0 }).collect();
+        let offers: Vec<_> = routes
+            .iter()
+            .map(|route| Offer { route: path(*route), cost: 50_000, upstreams: 0, direct: false })
+            .collect();
         self.decider.offer(&offers, |_| None, self.now);
         self.due[0] = self.now;
     }

@@ -11,7 +11,10 @@ fn at(n: u64) -> Time {
 }
 
 fn offers(routes: &[usize]) -> Vec<Offer<Path>> {
-    routes.iter().map(|route| Offer { route: path(*route), cost: 50_000, upstreams: 0 }).collect()
+    routes
+        .iter()
+        .map(|route| Offer { route: path(*route), cost: 50_000, upstreams: 0, direct: false })
+        .collect()
 }
 
 fn poll(decider: &mut Decider, now: Time) -> Vec<Step> {
