@@ -2,6 +2,8 @@
 
 mod check;
 mod enrol;
+#[cfg(test)]
+mod fixture;
 mod nc;
 mod ping;
 pub(crate) mod routes;

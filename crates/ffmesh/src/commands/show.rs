@@ -186,22 +186,7 @@ fn flow_row(flow: &Flow, now: Timestamp) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn peer(id: &str, state: PeerState, rtt_ms: Option<f64>) -> Peer {
-        Peer {
-            node_id: id.parse().unwrap(),
-            name: Some("evil\x1b[2J".into()),
-            state,
-            address: Some("192.0.2.1:3334".into()),
-            dialled: true,
-            since: Timestamp::UNIX_EPOCH,
-            rtt_ms,
-            loss: Some(0.0),
-            groups: vec!["dev".into()],
-            relay: false,
-            last_error: Some("timed out".into()),
-        }
-    }
+    use crate::commands::fixture::peer;
 
     #[test]
     fn a_peers_strings_do_nothing_to_the_terminal() {

@@ -144,25 +144,10 @@ mod tests {
     use ffmesh_api::ErrorCount;
 
     use super::*;
+    use crate::commands::fixture::peer;
 
     fn error(kind: &str, count: u64) -> ErrorCount {
         ErrorCount { kind: kind.into(), count }
-    }
-
-    fn peer(id: &str, state: PeerState, rtt_ms: Option<f64>) -> Peer {
-        Peer {
-            node_id: id.parse().unwrap(),
-            name: Some("evil\x1b[2J".into()),
-            state,
-            address: Some("192.0.2.1:3334".into()),
-            dialled: true,
-            since: Timestamp::UNIX_EPOCH,
-            rtt_ms,
-            loss: Some(0.0),
-            groups: vec!["dev".into()],
-            relay: false,
-            last_error: Some("timed out".into()),
-        }
     }
 
     #[test]
