@@ -12,6 +12,8 @@
 //!   what their way is longer and their whole limit.
 //! - When our own cable is out for less than a witness notices ([`BREAK`]), the Asks and the echoes that it takes lie a round
 //!   trip apart: one gap on a short way, two small ones on a long one. So a witness of another length waits for longer.
+//! - On a machine that never comes to rest there is always a gap or a late poll. There the witness's echoes are counted:
+//!   as many as would have let the others speak, however long that took.
 //!
 //! What still misleads: Asks of all circuits lost for tens of milliseconds while their echoes are not. A witness of equal
 //! length is not fooled by that, either.
