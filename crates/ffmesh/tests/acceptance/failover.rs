@@ -28,9 +28,7 @@ fn no_flow_is_lost_while_relays_are_killed_twenty_times() {
     let load = load(&mesh);
     let mut events = Vec::new();
     for _ in 0..KILLS {
-        wait_warm(&mesh);
-        sleep(PAUSE);
-        let relay = relay_in_use(&mesh, "a", "b");
+        let relay = next_relay(&mesh);
         events.push(Instant::now());
         mesh.node_mut(&relay).kill();
         sleep(GONE);
@@ -48,9 +46,7 @@ fn no_flow_is_lost_while_relays_fall_silent() {
     let load = load(&mesh);
     let mut events = Vec::new();
     for _ in 0..BLACKHOLES {
-        wait_warm(&mesh);
-        sleep(PAUSE);
-        let relay = relay_in_use(&mesh, "a", "b");
+        let relay = next_relay(&mesh);
         let wires = [("a", relay.as_str()), ("b", relay.as_str())];
         events.push(Instant::now());
         mesh.cut_all(&wires);
@@ -81,9 +77,7 @@ fn no_flow_is_lost_where_the_other_relay_is_eight_times_as_far_away() {
     let load = load(&mesh);
     let mut events = Vec::new();
     for _ in 0..3 {
-        wait_warm(&mesh);
-        sleep(PAUSE);
-        let relay = relay_in_use(&mesh, "a", "b");
+        let relay = next_relay(&mesh);
         events.push(Instant::now());
         mesh.node_mut(&relay).kill();
         sleep(GONE);
@@ -96,6 +90,13 @@ fn no_flow_is_lost_where_the_other_relay_is_eight_times_as_far_away() {
 fn load(mesh: &Mesh) -> Load {
     let (proxy, service) = (mesh.proxy("b", "load"), mesh.service("load"));
     Load::start(mesh.net("a"), &proxy, mesh.net("b"), &service, FLOWS, Pace::STEADY)
+}
+
+/// The relay to go next: that in use, once the other has been ready for a while.
+fn next_relay(mesh: &Mesh) -> String {
+    wait_warm(mesh);
+    sleep(PAUSE);
+    relay_in_use(mesh, "a", "b")
 }
 
 /// Waits until both ends have both relays ready.

@@ -11,11 +11,11 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Waits until nothing but probes passes through this node.
 pub(super) async fn transit_ended(labels: &Labels) {
-    let mut last = labels.transit().payload_packets;
+    let mut last = labels.payload_packets();
     let mut quiet = if labels.transit().circuits == 0 { QUIET } else { Duration::ZERO };
     while quiet < QUIET {
         tokio::time::sleep(INTERVAL).await;
-        let now = labels.transit().payload_packets;
+        let now = labels.payload_packets();
         quiet = if now == last { quiet + INTERVAL } else { Duration::ZERO };
         last = now;
     }

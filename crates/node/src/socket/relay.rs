@@ -36,8 +36,6 @@ pub struct Transit {
     pub bytes: u64,
     /// Calls of the system that this took
     pub sends: u64,
-    /// Packets that came to be sent on and were no probes
-    pub payload_packets: u64,
     /// Circuits that pass this node now
     pub circuits: usize,
     dropped: [u64; DROPS.len()],
@@ -63,7 +61,6 @@ impl Counters {
     pub(super) fn snapshot(&self, circuits: usize) -> Transit {
         Transit {
             circuits,
-            payload_packets: self.payload_packets.load(Ordering::Relaxed),
             packets: self.packets.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             sends: self.sends.load(Ordering::Relaxed),
@@ -75,6 +72,11 @@ impl Counters {
         add(&self.packets, packets);
         add(&self.bytes, bytes);
         add(&self.sends, 1);
+    }
+
+    /// Packets of sessions, not probes, that came to be sent on.
+    pub(super) fn payload_packets(&self) -> u64 {
+        self.payload_packets.load(Ordering::Relaxed)
     }
 
     /// Counts packets of sessions, not probes.

@@ -191,6 +191,11 @@ impl Labels {
         self.transit.snapshot(self.read().accepts.values().filter(passes).count() / 2)
     }
 
+    /// Packets that came to be relayed so far and were no probes.
+    pub fn payload_packets(&self) -> u64 {
+        self.transit.payload_packets()
+    }
+
     pub(super) fn counters(&self) -> Arc<Counters> {
         self.transit.clone()
     }
