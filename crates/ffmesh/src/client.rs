@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn errors_of_a_node_are_escaped_and_name_their_reason() {
-        let error = api::Error { error: "no\x1b[2J".into(), reason: Some(Reason::Denied) };
+        let error = api::Error::because(Reason::Denied, "no\x1b[2J");
         assert_eq!(describe(&error), "no\\u{1b}[2J (denied)");
     }
 }

@@ -366,7 +366,7 @@ fn known(node: NodeId) -> Result<NodeId, api::Error> {
     if node.as_str() == "server" {
         return Ok(node);
     }
-    Err(api::Error { error: format!("no node is called {node}"), reason: Some(Reason::UnknownNode) })
+    Err(api::Error::because(Reason::UnknownNode, format!("no node is called {node}")))
 }
 
 struct Node {

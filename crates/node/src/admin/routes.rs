@@ -170,7 +170,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: api::Error { error: error.into(), reason: None } }
+        Self { status, body: api::Error::new(error) }
     }
 
     pub(super) fn bad_request(error: impl Into<String>) -> Self {

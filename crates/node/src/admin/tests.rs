@@ -87,7 +87,7 @@ impl Control for Double {
         Box::pin(async move {
             known(node)?;
             if target.to_string() == "10.0.0.1:22" {
-                return Err(api::Error { error: "refused by policy".into(), reason: Some(Reason::Denied) });
+                return Err(api::Error::because(Reason::Denied, "refused by policy"));
             }
             let (near, mut far) = tokio::io::duplex(1024);
             tokio::spawn(async move {
@@ -106,7 +106,7 @@ impl Control for Double {
             let expires = "2026-01-01T01:00:00Z".parse().unwrap();
             return Ok(api::Token { token: "ffm1.x".into(), join: "ffmesh join".into(), expires });
         }
-        Err(api::Error { error: "this node is no issuer".into(), reason: None })
+        Err(api::Error::new("this node is no issuer"))
     }
 }
 
@@ -114,7 +114,7 @@ fn known(node: NodeId) -> Result<NodeId, api::Error> {
     if node.as_str() == "server" {
         return Ok(node);
     }
-    Err(api::Error { error: format!("no node is called {node}"), reason: Some(Reason::UnknownNode) })
+    Err(api::Error::because(Reason::UnknownNode, format!("no node is called {node}")))
 }
 
 struct Served {

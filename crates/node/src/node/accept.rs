@@ -33,7 +33,7 @@ pub(super) async fn accept_loop(parts: Arc<Parts>, links: LinkContext) {
     while let Some((incoming, kind)) = parts.transport.accept().await {
         let from = ffmesh_udp::canonical(incoming.remote_address()).ip();
         let from_outside = !matches!(kind, Kind::Session(_));
-        if from_outside && parts.config.quic.listen_port.is_none() {
+        if from_outside && parts.config().quic.listen_port.is_none() {
             incoming.ignore(); // this node only dials out
             continue;
         }

@@ -45,6 +45,7 @@ impl NodeControl {
             (!proxy.is_served()).then(|| "this version does not serve proxies of this kind".to_owned());
         api::Proxy {
             name: proxy.name.clone(),
+            origin: api::Origin::File,
             protocol: proxy.protocol.to_string(),
             listen: proxy.listen.to_string(),
             target,
@@ -64,17 +65,18 @@ impl Control for NodeControl {
         let table = parts.sessions.table();
         let (flows_open, flows_total, bytes_sent, bytes_received) = parts.flows.totals();
         let known: BTreeSet<_> = table.mesh.nodes().chain(table.neighbors.keys()).collect();
-        let upstreams = &parts.config.quic.upstreams;
+        let config = parts.config();
+        let upstreams = &config.quic.upstreams;
         let up = upstreams.iter().filter(|upstream| table.neighbors.contains_key(&upstream.node_id)).count();
         api::Status {
             node_id: parts.credentials.node_id(),
             mesh: parts.credentials.mesh().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: parts.started,
-            config: parts.config.path.as_ref().map(|path| path.display().to_string()),
+            config: config.path.as_ref().map(|path| path.display().to_string()),
             state_dir: parts.state.path().display().to_string(),
             listen: vec![parts.udp.to_string()],
-            accepts: parts.config.quic.listen_port.is_some(),
+            accepts: config.quic.listen_port.is_some(),
             links_up: count(table.neighbors.len()),
             upstreams: count(upstreams.len()),
             upstreams_up: count(up),
@@ -88,6 +90,9 @@ impl Control for NodeControl {
             flows_total,
             bytes_sent,
             bytes_received,
+            rtt_ms: None,
+            loss: None,
+            errors_per_minute: 0.0,
             flow_memory: parts.flows.memory(),
             certificate_expires: parts.credentials.expires(),
             issuer: parts.issuer.is_some(),
@@ -134,7 +139,7 @@ impl Control for NodeControl {
     }
 
     fn proxies(&self) -> Vec<api::Proxy> {
-        self.parts.config.proxies.iter().map(|proxy| self.proxy(proxy)).collect()
+        self.parts.config().proxies.iter().map(|proxy| self.proxy(proxy)).collect()
     }
 
     fn flows(&self) -> api::Flows {
@@ -143,25 +148,22 @@ impl Control for NodeControl {
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
         Box::pin(async move {
-            ping(&self.opening, &node)
-                .await
-                .map_err(|(reason, error)| api::Error { error, reason: Some(reason) })
+            ping(&self.opening, &node).await.map_err(|(reason, error)| api::Error::because(reason, error))
         })
     }
 
     fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>> {
         Box::pin(async move {
             let hops = self.parts.sessions.trace(&node).await;
-            let hops = hops.map_err(|e| api::Error { error: e.detail, reason: Some(e.reason) })?;
+            let hops = hops.map_err(|e| api::Error::because(e.reason, e.detail))?;
             Ok(api::Trace { node_id: node, hops: hops.into_iter().map(traced).collect() })
         })
     }
 
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
-            let failed = |error: String| api::Error { error, reason: None };
             let (ours, flows) =
-                UnixStream::pair().map_err(|e| failed(format!("no socket for the flow: {e}")))?;
+                UnixStream::pair().map_err(|e| api::Error::new(format!("no socket for the flow: {e}")))?;
             let (connected, is_connected) = oneshot::channel();
             let id = new_id();
             let opened = Opened {
@@ -181,23 +183,23 @@ impl Control for NodeControl {
             // It ended before it was connected.
             let (reason, detail) = flow.await.unwrap_or((Reason::Reset, None));
             let error = detail.unwrap_or_else(|| reason.to_string());
-            Err(api::Error { error, reason: Some(reason) })
+            Err(api::Error::because(reason, error))
         })
     }
 
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {
+        let config = self.parts.config();
         let options = TokenOptions {
             ttl: Duration::from_secs(request.ttl_s),
             uses: request.uses,
             node: request.node,
             groups: request.groups,
             relay: request.relay,
-            members: members(&self.parts.config.quic),
-            advertise: self.parts.config.quic.advertise.clone(),
-            listen_port: self.parts.config.quic.listen_port,
+            members: members(&config.quic),
+            advertise: config.quic.advertise.clone(),
+            listen_port: config.quic.listen_port,
         };
-        create_token(&self.parts.state, &options)
-            .map_err(|e| api::Error { error: e.to_string(), reason: None })
+        create_token(&self.parts.state, &options).map_err(|e| api::Error::new(e.to_string()))
     }
 }
 

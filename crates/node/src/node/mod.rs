@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::lsdb;
 use ffmesh_core::mesh::{self, Mesh};
@@ -48,6 +49,7 @@ use crate::admin;
 use crate::config::{self, Config, Listen};
 use crate::driver::{Driver, DriverConfig, Started};
 use crate::egress::{self, Egress, ServiceAddresses};
+use crate::events::Events;
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
@@ -59,6 +61,7 @@ use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
 use crate::socket::Labels;
 use crate::state::{StateDir, StateError, StateLock};
+use crate::store::{Store, StoreError};
 use crate::transport::{Transport, TransportError};
 
 /// Events of links that may wait for the driver.
@@ -83,6 +86,9 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The UDP port cannot be bound.
     #[error("cannot bind UDP port {port}: {reason}")]
     Udp {
@@ -131,8 +137,12 @@ pub struct Node {
 /// What the admin API looks at.
 #[derive(Debug)]
 struct Parts {
-    config: Config,
+    /// The configuration in force; replaced as a whole
+    config: ArcSwap<Config>,
     state: StateDir,
+    #[allow(dead_code)] // until something is kept in it
+    store: Store,
+    events: Events,
     started: Timestamp,
     udp: SocketAddr,
     listening: Vec<SocketAddr>,
@@ -160,13 +170,15 @@ impl Node {
             issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
         }
         credentials.check(config.node_id.as_ref(), Timestamp::now())?;
+        let store = Store::open(&state)?;
         let bound = Bound::bind(&config, &state)?;
-        Self::serve(config, state, lock, credentials, issuer, bound)
+        Self::serve(config, state, store, lock, credentials, issuer, bound)
     }
 
     fn serve(
         config: Config,
         state: StateDir,
+        store: Store,
         lock: StateLock,
         credentials: Arc<Credentials>,
         issuer: Option<Arc<Issuer>>,
@@ -243,10 +255,13 @@ impl Node {
             issuer,
             repeats: Arc::default(),
             state,
-            config,
+            store,
+            events: Events::default(),
+            config: ArcSwap::from_pointee(config),
         });
         let own = parts.own_listeners().map_err(|error| StartError::state(&parts.state, error))?;
-        let egress = Arc::new(Egress::new(egress::policy(&parts.config, own, &ServiceAddresses::default())));
+        let egress =
+            Arc::new(Egress::new(egress::policy(&parts.config(), own, &ServiceAddresses::default())));
         let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
 
         let (mut ingresses, mut tasks) = (JoinSet::new(), JoinSet::new());
@@ -285,9 +300,11 @@ impl Node {
     pub async fn stop(mut self) {
         let driver = self.parts.sessions.driver();
         self.parts.flows.drain();
+        let flows_open = self.parts.flows.totals().0;
+        self.parts.events.publish(ffmesh_api::Change::Drain { flows_open });
         driver.drain().await;
         self.ingresses.shutdown().await;
-        let limit = self.parts.config.mesh.drain_timeout;
+        let limit = self.parts.config().mesh.drain_timeout;
         let drained =
             async { tokio::join!(self.parts.flows.ended(), drain::transit_ended(&self.parts.labels)) };
         if tokio::time::timeout(limit, drained).await.is_err() {
@@ -305,10 +322,16 @@ impl Node {
 }
 
 impl Parts {
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
     /// This node's own listeners, with the addresses that the machine has now.
     fn own_listeners(&self) -> io::Result<Own> {
-        let listeners = self.listening.iter().copied().chain(self.config.admin.listen).collect();
-        let unix = self.config.proxies.iter().filter_map(|proxy| match &proxy.listen {
+        let listeners = self.listening.iter().copied().chain(self.config().admin.listen).collect();
+        let config = self.config();
+        let unix = config.proxies.iter().filter_map(|proxy| match &proxy.listen {
             Listen::Unix(path) => Some(path.clone()),
             Listen::Port(..) => None,
         });
@@ -318,9 +341,9 @@ impl Parts {
     fn announce(&self) {
         tracing::info!(
             node = %self.credentials.node_id(), mesh = %self.credentials.mesh(),
-            listen = %ffmesh_udp::canonical(self.udp), accepts = self.config.quic.listen_port.is_some(), "node started"
+            listen = %ffmesh_udp::canonical(self.udp), accepts = self.config().quic.listen_port.is_some(), "node started"
         );
-        for proxy in self.config.proxies.iter().filter(|proxy| proxy.is_served()) {
+        for proxy in self.config().proxies.iter().filter(|proxy| proxy.is_served()) {
             tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
         }
         // The first, Go, FFMesh bound all interfaces: who comes from there would look for the fault elsewhere.
@@ -404,18 +427,18 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
 async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
     let (mut last, mut services) = (None, ServiceAddresses::default());
     loop {
-        services = egress::resolve_services(&parts.config, services).await;
+        services = egress::resolve_services(&parts.config(), services).await;
         match parts.own_listeners() {
             Ok(own) => {
                 let new = Some((own, services.clone()));
                 if let Some((own, services)) = new.as_ref().filter(|_| new != last) {
-                    egress.set_policy(egress::policy(&parts.config, own.clone(), services));
+                    egress.set_policy(egress::policy(&parts.config(), own.clone(), services));
                     last = new;
                 }
             }
             Err(error) => tracing::warn!("addresses of this machine cannot be read: {error}"),
         }
-        parts.sessions.driver().advertise(where_to_dial(&parts.config, parts.udp)).await;
+        parts.sessions.driver().advertise(where_to_dial(&parts.config(), parts.udp)).await;
         tokio::time::sleep(ADDRESS_INTERVAL).await;
     }
 }

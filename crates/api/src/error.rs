@@ -1,0 +1,46 @@
+//! What went wrong.
+
+use ffmesh_core::reason::Reason;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Any error of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Error {
+    /// A sentence that says what failed, why, and what to do next
+    pub error: String,
+    /// Why a flow or ping was refused
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<Reason>,
+    /// What is wrong with a configuration that was not applied
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+impl Error {
+    /// One that says `error` and no more.
+    pub fn new(error: impl Into<String>) -> Self {
+        Self { error: error.into(), reason: None, problems: Vec::new() }
+    }
+
+    /// One of a flow or ping that was refused.
+    pub fn because(reason: Reason, error: impl Into<String>) -> Self {
+        Self { reason: Some(reason), ..Self::new(error) }
+    }
+}
+
+/// What is wrong at one place of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// The file; none for what came through the API
+    pub file: Option<String>,
+    /// Line, from 1; 0 for the file as a whole
+    pub line: u64,
+    /// Column in characters, from 1; 0 for the file as a whole
+    pub column: u64,
+    /// The key, such as `proxies[0].local_port`
+    pub key: String,
+    /// What is wrong and what was expected
+    pub message: String,
+}
