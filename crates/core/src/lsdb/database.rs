@@ -299,6 +299,16 @@ impl Database {
             .map(|(_, number)| Name(number))
     }
 
+    /// The NODE records that are not withdrawn, as they came, in no particular order: decoding them
+    /// ([`Parts::decode`]) is left to who has the time.
+    pub fn node_records(&self) -> impl Iterator<Item = (Name, &[u8])> {
+        self.slots.iter().zip(0u32..).filter_map(|(slots, number)| {
+            let [node, _] = slots;
+            let node = node.as_ref().filter(|slot| matches!(slot.state, State::Node { .. }))?;
+            Some((Name(number), &*node.record))
+        })
+    }
+
     /// Whether others may forward through a node, and what that costs beside its links, in µs.
     pub fn transit(&self, name: Name) -> Option<u32> {
         match self.slot(Key { name, kind: Kind::Node })?.state {

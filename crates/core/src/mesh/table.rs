@@ -63,8 +63,12 @@ impl Table {
                 listed.extend(to.map(|to| Listed { from: *from, to, cost: edge.cost() }));
             }
         }
-        let graph = Graph::new(&nodes, &listed);
-        let spf = Spf::new(&graph, source);
+        Self::of(index, Graph::new(&nodes, &listed), bands)
+    }
+
+    /// The table of node number 0 of a graph.
+    pub fn of(index: NodeIndex, graph: Graph, bands: Vec<LoadBand>) -> Self {
+        let spf = Spf::new(&graph, 0);
         Self { index, graph, spf, bands }
     }
 
@@ -73,6 +77,12 @@ impl Table {
         let target = self.index.get(id)?;
         let next = self.index.id(self.spf.first_hop(target)?)?.clone();
         Some(Reach { cost: self.spf.cost(target)?, hops: self.spf.hops(target)?, next })
+    }
+
+    /// The first hop of the best route to a node, and how many hops it has, by the numbers of [`index`](Self::index).
+    /// `None` as with [`reach`](Self::reach).
+    pub fn hop(&self, node: u32) -> Option<(u32, u32)> {
+        Some((self.spf.first_hop(node)?, self.spf.hops(node)?))
     }
 
     /// All nodes of the best route to a node, this one and that one included.

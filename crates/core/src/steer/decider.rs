@@ -49,6 +49,13 @@ pub enum Step {
         /// What made it so
         why: &'static str,
     },
+    /// The route in use was left because it is dead: for the log and the count of failovers
+    Failover {
+        /// The route that died
+        from: Path,
+        /// The one that is in use now, if there is one
+        to: Option<Path>,
+    },
     /// Point the slots so. The Asks after it announce it.
     Point(Map),
     /// Send an Ask over a circuit
@@ -201,7 +208,7 @@ impl Decider {
         }
         (self.polled, self.event) = (now, None);
         self.judge(now, out);
-        self.select(now);
+        self.select(now, out);
         let changed = self.point(out);
         self.ask(changed, now, out);
         self.close(now, out);
@@ -316,7 +323,7 @@ impl Decider {
     }
 
     /// Tells the selector what changed. The route in use comes last: it is not to be left for one that died with it.
-    fn select(&mut self, now: Time) {
+    fn select(&mut self, now: Time, out: &mut Vec<Step>) {
         let state = |path: &Path| {
             let candidate = self.candidates.iter().find(|candidate| candidate.path == *path);
             candidate.map_or(State::Down, Candidate::state)
@@ -331,8 +338,9 @@ impl Decider {
         for (path, _, state) in news {
             self.selector.state(&path, state, now);
         }
-        if dead && self.selector.in_use() != used.as_ref() {
+        if let Some(from) = used.filter(|used| dead && self.selector.in_use() != Some(used)) {
             self.failovers += 1;
+            out.push(Step::Failover { from, to: self.selector.in_use().cloned() });
         }
     }
 

@@ -21,6 +21,7 @@ fn a_circuit_that_is_closed_is_left_at_once() {
     let (at, side, map) = net.points[net.points.len() - 2];
     assert_eq!((at, side, map.epoch), (net.now, Node::Decider, epoch + 1));
     assert_eq!(net.decider.failovers(), 1);
+    assert_eq!(net.failovers, [(0, Some(1))]);
     let took = net.until(ms(100), |net| net.follower.map() == net.decider.map());
     assert!(took <= ms(6), "an Ask carries the map at once: {took:?}");
 }
@@ -82,6 +83,7 @@ fn of_two_that_die_together_neither_takes_over() {
     net.until(ms(1200), |net| net.left(0) && net.left(1));
     assert_eq!(net.deaths()[0].0, net.deaths()[1].0, "in one poll");
     assert_eq!((net.decider.selector.changes(), net.decider.failovers()), (1, 1));
+    assert_eq!(net.failovers, [(0, Some(2))]);
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub(super) struct Net {
     pub(super) unplugged: [bool; 2],
     pub(super) points: Vec<(Time, Node, Map)>,
     pub(super) verdicts: Vec<(Time, usize, bool, &'static str)>,
+    /// Routes that were left as they were dead, and those taken instead
+    pub(super) failovers: Vec<(usize, Option<usize>)>,
     /// Asks sent, by the Decider and by the Follower
     pub(super) asks: [u64; 2],
     pub(super) closes: Vec<u64>,
@@ -124,6 +126,7 @@ impl Net {
             unplugged: [false; 2],
             points: Vec::new(),
             verdicts: Vec::new(),
+            failovers: Vec::new(),
             asks: [0; 2],
             closes: Vec::new(),
             opens: Vec::new(),
@@ -348,6 +351,10 @@ impl Net {
                 Step::Verdict { circuit, finding, why, .. } => {
                     let alive = finding != Finding::Dead;
                     self.verdicts.push((self.now, self.circuits[&circuit], alive, why));
+                }
+                Step::Failover { from, to } => {
+                    let route = |path: &Path| path[1].as_str()[1..].parse().unwrap();
+                    self.failovers.push((route(&from), to.as_ref().map(route)));
                 }
                 Step::Point(map) => self.points.push((self.now, Node::Decider, map)),
                 Step::Ask { circuit, seq } => self.ask(circuit, Node::Follower, seq),
