@@ -11,7 +11,8 @@ use crate::{PeerState, Reload, Sample};
 
 /// `GET /api/v1/events`: server-sent events, one for each change. Each has its number as `id`, the word of its kind as
 /// `event` and an [`Event`] in JSON as `data`. `Last-Event-ID` brings those of the last 1,000 that came after it (samples and logs
-/// are not kept for that); a client that reads too slowly gets the event `lagged`, and has to ask anew for all it shows.
+/// are not kept for that); without it, `?after=` does the same. A client that reads too slowly, or comes back too late, gets
+/// the event `lagged`, and has to ask anew for all it shows. `?kinds=peer,failover` brings those kinds and `lagged` alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Counts the events of this node since its start, from 1
@@ -27,7 +28,7 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change {
-    /// A link came up or went down, or its node is being dialled
+    /// A link came up or went down, or its node is being dialled. What keeps it from being reached is told of once a minute
     Peer {
         /// The neighbour
         #[schema(value_type = String)]
@@ -37,7 +38,8 @@ pub enum Change {
         /// Why it went down or was not reached
         reason: Option<String>,
     },
-    /// A node of the mesh appeared, can be reached or can't be any more
+    /// A node of the mesh appeared, can be reached or can't be any more. The mesh is looked at once a second at most;
+    /// where more than 100 nodes changed since, `topology` alone comes
     Node {
         /// The node
         #[schema(value_type = String)]
@@ -50,7 +52,7 @@ pub enum Change {
         /// That of the topology
         generation: u64,
     },
-    /// A session left a route that had died
+    /// A session that this node dialled left a route that had died
     Failover {
         /// The node at its other end
         #[schema(value_type = String)]
@@ -62,7 +64,7 @@ pub enum Change {
         #[schema(value_type = Vec<String>)]
         to: Vec<NodeId>,
     },
-    /// A session was opened or ended
+    /// A session with a node was opened, or took over from another one, or there is none any more
     Session {
         /// The node at its other end
         #[schema(value_type = String)]
@@ -103,12 +105,29 @@ pub enum Change {
     Log(LogLine),
     /// Events were left out, as this client read too slowly
     Lagged {
-        /// How many
+        /// How many, at most, as samples and lines of the log count
         missed: u64,
     },
 }
 
 impl Change {
+    /// All that [`kind`](Self::kind) says.
+    pub const KINDS: [&str; 13] = [
+        "peer",
+        "node",
+        "topology",
+        "failover",
+        "session",
+        "proxy",
+        "service",
+        "reload",
+        "drain",
+        "certificate",
+        "sample",
+        "log",
+        "lagged",
+    ];
+
     /// The word of its kind, for the `event` field of server-sent events.
     pub fn kind(&self) -> &'static str {
         match self {

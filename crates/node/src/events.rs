@@ -1,7 +1,7 @@
 //! What has changed, for whoever looks on: the console and other clients of the admin API.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ffmesh_api::{Change, Event};
 use jiff::Timestamp;
@@ -25,6 +25,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Log {
     last: u64,
+    /// The last one that was kept once
+    forgotten: u64,
     kept: VecDeque<Arc<Event>>,
 }
 
@@ -37,14 +39,19 @@ impl Default for Events {
 impl Events {
     /// Tells all who listen.
     pub fn publish(&self, change: Change) {
-        let mut log = self.0.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.last += 1;
-        // Samples and log lines are frequent, and kept elsewhere.
+        // Samples and log lines are frequent, and kept elsewhere: without a listener they are nothing.
         let keep = !matches!(change, Change::Sample(_) | Change::Log(_));
+        if !keep && !self.is_watched() {
+            return;
+        }
+        let mut log = self.lock();
+        log.last += 1;
         let event = Arc::new(Event { id: log.last, at: Timestamp::now(), change });
         if keep {
-            if log.kept.len() >= MAX_KEPT {
-                log.kept.pop_front();
+            if log.kept.len() >= MAX_KEPT
+                && let Some(oldest) = log.kept.pop_front()
+            {
+                log.forgotten = oldest.id;
             }
             log.kept.push_back(event.clone());
         }
@@ -52,17 +59,38 @@ impl Events {
         let _ = self.0.sender.send(event);
     }
 
-    /// The kept events after the number `after`, and all that come from now on; nothing in between is missed.
+    /// The kept events after the number `after`, and all that come from now on; nothing in between is missed. Where some
+    /// of them are not kept any more, or the number is of an earlier run of the node, they begin with
+    /// [`Change::Lagged`]. With 0 they are all that are kept.
     pub fn subscribe(&self, after: u64) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let log = self.0.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = log.kept.iter().filter(|event| event.id > after).cloned().collect();
-        (kept, self.0.sender.subscribe())
+        let log = self.lock();
+        let live = self.0.sender.subscribe();
+        let is_old = after > log.last;
+        let from = if is_old { 0 } else { after };
+        let lagged = (is_old || (from > 0 && from < log.forgotten))
+            .then(|| Arc::new(lagged(log.forgotten, log.forgotten.saturating_sub(from))));
+        let kept = log.kept.iter().filter(|event| event.id > from).cloned();
+        (lagged.into_iter().chain(kept).collect(), live)
     }
 
     /// The number of the last event.
     pub fn last(&self) -> u64 {
-        self.0.log.lock().unwrap_or_else(PoisonError::into_inner).last
+        self.lock().last
     }
+
+    /// Whether anybody listens.
+    pub fn is_watched(&self) -> bool {
+        self.0.sender.receiver_count() > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells that the `missed` events up to the number `id` were left out.
+pub fn lagged(id: u64, missed: u64) -> Event {
+    Event { id, at: Timestamp::now(), change: Change::Lagged { missed } }
 }
 
 #[cfg(test)]
@@ -90,11 +118,39 @@ mod tests {
     #[test]
     fn samples_are_not_kept_and_the_rest_is_bounded() {
         let events = Events::default();
+        let (_, live) = events.subscribe(0);
         for _ in 0..=MAX_KEPT {
             events.publish(Change::Sample(ffmesh_api::Sample::default()));
             events.publish(proxy("a"));
         }
         let (kept, _live) = events.subscribe(0);
         assert_eq!((kept.len(), kept[0].id), (MAX_KEPT, 4));
+        drop(live);
+    }
+
+    #[test]
+    fn samples_are_nothing_when_nobody_listens() {
+        let events = Events::default();
+        events.publish(Change::Sample(ffmesh_api::Sample::default()));
+        assert!(!events.is_watched() && events.last() == 0);
+        let (_, _live) = events.subscribe(0);
+        events.publish(Change::Sample(ffmesh_api::Sample::default()));
+        assert!(events.is_watched() && events.last() == 1);
+    }
+
+    #[test]
+    fn who_comes_back_too_late_is_told_so() {
+        let events = Events::default();
+        for _ in 0..MAX_KEPT + 10 {
+            events.publish(proxy("a"));
+        }
+        let first = |after| {
+            let kept = events.subscribe(after).0;
+            (kept[0].id, kept[0].change.clone(), kept[1].id)
+        };
+        assert_eq!(first(7), (10, Change::Lagged { missed: 3 }, 11));
+        assert_eq!(first(10), (11, proxy("a"), 12));
+        assert_eq!(first(0), (11, proxy("a"), 12));
+        assert_eq!(first(5_000), (10, Change::Lagged { missed: 10 }, 11), "of an earlier run");
     }
 }
