@@ -5,6 +5,7 @@
 //! [`RoutingTable`], a snapshot that is replaced as a whole.
 
 mod act;
+mod changes;
 mod ends;
 mod neighbors;
 mod routes;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use ffmesh_core::circuit::Circuits;
 use ffmesh_core::id::NodeId;
+use ffmesh_core::lsdb::MAX_COST;
+use ffmesh_core::lsdb::record::{Content, NodeInfo, Parts};
 use ffmesh_core::mesh::{Input, Mesh};
 use ffmesh_core::steer::Path;
 use ffmesh_core::target::Target;
@@ -25,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bucket::Bucket;
 use crate::clock;
+use crate::events::Events;
 use crate::identity::{Certificates, KnownKeys};
 use crate::link::{Link, LinkEvent, Linked, Wanted, code};
 use crate::metrics::{Counters, ErrorKind};
@@ -34,6 +38,7 @@ use crate::socket::{Labels, SessionAddr};
 pub use ends::{CircuitEvent, SessionEnds};
 pub use routes::{Lost, NodeFacts, RoutingTable};
 
+use changes::Changes;
 use ends::Ends;
 
 /// Requests of sessions that may wait.
@@ -61,6 +66,7 @@ enum Request {
     Advertise { addresses: Vec<Target> },
     Load { permille: u16 },
     Issuers { answer: oneshot::Sender<Vec<NodeId>> },
+    NodeRecords { answer: oneshot::Sender<Vec<NodeRecord>> },
     Trace { route: Vec<NodeId>, answer: TraceAnswer },
     Drain { answer: oneshot::Sender<()> },
     Withdraw { answer: oneshot::Sender<()> },
@@ -95,6 +101,8 @@ pub struct DriverConfig {
     pub labels: Labels,
     /// Where refusals are counted
     pub counters: Arc<Counters>,
+    /// Where it is published what links and the mesh do
+    pub changes: Events,
 }
 
 /// What others see of the driver.
@@ -123,6 +131,7 @@ impl Driver {
             transit,
             labels,
             counters,
+            changes,
         } = config;
         let upstream_costs = Arc::new(upstreams);
         let table = RoutingTable {
@@ -156,6 +165,7 @@ impl Driver {
             in_use: BTreeSet::new(),
             spare: HashMap::new(),
             generation: 0,
+            changes: Changes::new(changes),
             repeats: Repeats::default(),
             linked: linked_tx,
             wanted: wanted_tx,
@@ -220,6 +230,11 @@ impl Driver {
         self.ask(|answer| Request::Issuers { answer }).await.unwrap_or_default()
     }
 
+    /// What all nodes of the mesh say about themselves, this one too, in no particular order.
+    pub async fn node_records(&self) -> Vec<NodeRecord> {
+        self.ask(|answer| Request::NodeRecords { answer }).await.unwrap_or_default()
+    }
+
     /// Asks each node of a route that begins here. `None` where the node is shutting down.
     pub async fn trace(&self, route: Vec<NodeId>) -> Option<Vec<Hop>> {
         self.ask(|answer| Request::Trace { route, answer }).await
@@ -268,6 +283,7 @@ struct State {
     /// Since when links that this node made for a session are without one
     spare: HashMap<u64, Time>,
     generation: u64,
+    changes: Changes,
     repeats: Repeats,
     linked: watch::Sender<Linked>,
     wanted: watch::Sender<Wanted>,
@@ -279,8 +295,13 @@ impl State {
         let mut tick = clock::now();
         self.hand(Input::Tick); // the first records are signed
         loop {
-            let deadlines =
-                [self.circuits.deadline(), self.mesh.next_deadline(), self.traces.deadline(), Some(tick)];
+            let deadlines = [
+                self.circuits.deadline(),
+                self.mesh.next_deadline(),
+                self.traces.deadline(),
+                self.changes.deadline(self.generation),
+                Some(tick),
+            ];
             let deadline = deadlines.into_iter().flatten().min().unwrap_or(tick);
             tokio::select! {
                 event = events.recv() => match event {
@@ -303,6 +324,7 @@ impl State {
                 let _ = answer.send(hops);
             }
             self.follow_use();
+            self.changes.tell_mesh(&self.mesh.table(), &self.linked.borrow(), self.generation, now);
         }
     }
 
@@ -393,6 +415,9 @@ impl State {
             Request::Issuers { answer } => {
                 let _ = answer.send(self.issuers());
             }
+            Request::NodeRecords { answer } => {
+                let _ = answer.send(self.node_records());
+            }
             Request::Trace { route, answer } => {
                 let links = |node: &NodeId| measured(&self.neighbors, node);
                 for action in self.traces.start(route, answer, links, rand::random, clock::now()) {
@@ -460,6 +485,16 @@ impl State {
         }
     }
 
+    fn node_records(&self) -> Vec<NodeRecord> {
+        let database = self.mesh.database();
+        let record = |(name, record): (_, &[u8])| {
+            let mut links = database.edges(name).iter().peekable();
+            let draining = links.peek().is_some() && links.all(|link| link.cost() >= MAX_COST);
+            NodeRecord { record: record.into(), draining }
+        };
+        database.node_records().map(record).collect()
+    }
+
     fn issuers(&self) -> Vec<NodeId> {
         let table = self.mesh.table();
         let near = |node: &NodeId| {
@@ -480,6 +515,24 @@ impl State {
             .collect();
         issuers.dedup_by(|a, b| a.1 == b.1);
         issuers.into_iter().map(|(_, node)| node).collect()
+    }
+}
+
+/// What a node says about itself, as it came.
+#[derive(Debug, Clone)]
+pub struct NodeRecord {
+    record: Box<[u8]>,
+    /// Whether it asks the others to use its links last, as it is about to stop
+    pub draining: bool,
+}
+
+impl NodeRecord {
+    /// The node and what it says. Decoding many of them takes a while, and is not for the driver's task.
+    pub fn decode(&self) -> Option<(NodeId, NodeInfo)> {
+        match Parts::of(&self.record).and_then(|parts| parts.decode()).ok()? {
+            (head, Content::Node(info)) => Some((head.origin, info)),
+            _ => None,
+        }
     }
 }
 

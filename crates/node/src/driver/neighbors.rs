@@ -1,8 +1,9 @@
 //! Links as they come and go, and the table that others read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ffmesh_api::PeerState;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::mesh::{Input, LinkUp};
 use ffmesh_core::neighbor::{Choice, LinkFacts, choose};
@@ -57,6 +58,9 @@ impl State {
         tracing::info!(
             peer = %node, address = link.address().map(tracing::field::display), dialled = link.dialled(), "link up"
         );
+        if !self.neighbors.contains_key(&node) {
+            self.changes.link(&node, PeerState::Up, None);
+        }
         self.lost.remove(&node);
         self.neighbors.insert(node.clone(), (link.clone(), now));
         self.links.insert(link.serial(), link.clone());
@@ -88,6 +92,7 @@ impl State {
             let oldest = self.lost.iter().min_by_key(|(_, lost)| lost.since).map(|(node, _)| node.clone());
             oldest.and_then(|node| self.lost.remove(&node));
         }
+        self.changes.link(node, PeerState::Down, Some(reason.clone()));
         self.lost.insert(node.clone(), Lost { since: Timestamp::now(), reason });
         self.publish();
     }
@@ -128,17 +133,7 @@ impl State {
                 wanted.insert(node.clone(), info.addresses);
             }
         }
-        self.linked.send_if_modified(|linked| {
-            let now: std::collections::BTreeSet<NodeId> = neighbors.keys().cloned().collect();
-            let changed = **linked != now;
-            *linked = Arc::new(now);
-            changed
-        });
-        self.wanted.send_if_modified(|there| {
-            let changed = **there != wanted;
-            *there = Arc::new(wanted);
-            changed
-        });
+        let linked_now: BTreeSet<NodeId> = neighbors.keys().cloned().collect();
         self.table.send_replace(Arc::new(RoutingTable {
             own: self.own.clone(),
             neighbors,
@@ -148,5 +143,17 @@ impl State {
             generation: self.generation,
             facts,
         }));
+        // Told before those who dial begin to, and tell of it.
+        self.changes.tell_links();
+        self.linked.send_if_modified(|linked| {
+            let changed = **linked != linked_now;
+            *linked = Arc::new(linked_now);
+            changed
+        });
+        self.wanted.send_if_modified(|there| {
+            let changed = **there != wanted;
+            *there = Arc::new(wanted);
+            changed
+        });
     }
 }

@@ -91,6 +91,7 @@ pub async fn dial_upstream(context: LinkContext, dialler: Dialler, mut linked: w
     let mut earliest = Instant::now();
     while linked.wait_for(|linked| !linked.contains(&node)).await.is_ok() {
         dialler.set(|state| state.since = Timestamp::now());
+        context.publish_dialling(&node, None);
         tokio::select! {
             linked = linked.wait_for(|linked| linked.contains(&node)) => if linked.is_err() { return },
             // An admitted link is in `linked` by the time this returns.
@@ -126,10 +127,14 @@ async fn dial_until_linked(context: &LinkContext, dialler: &Dialler, earliest: I
                 match opened {
                     Ok(()) => return,
                     Err(e) => {
-                        if log.is_news(&e.0) {
+                        let is_news = log.is_news(&e.0);
+                        if is_news {
                             tracing::warn!(peer = %node, "upstream not reached, dialling again: {}", e.0);
                         }
-                        dialler.set(|state| state.last_error = Some(e.0));
+                        dialler.set(|state| state.last_error = Some(e.0.clone()));
+                        if is_news {
+                            context.publish_dialling(node, Some(e.0));
+                        }
                     }
                 }
             }

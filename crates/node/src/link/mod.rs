@@ -24,12 +24,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ffmesh_api::{Change, PeerState};
 use ffmesh_core::id::NodeId;
 use ffmesh_core::wire::{Capability, Message, SynMsg};
 use jiff::Timestamp;
 use noq::{Connection, PathId, VarInt};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::events::Events;
 use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::transport::Transport;
 
@@ -75,9 +77,17 @@ pub struct LinkContext {
     pub keep_alive: Duration,
     /// Where events go
     pub events: mpsc::Sender<LinkEvent>,
+    /// Where it is published that a node is dialled
+    pub changes: Events,
 }
 
 impl LinkContext {
+    /// Publishes that a node is dialled, or why it was not reached.
+    fn publish_dialling(&self, node: &NodeId, reason: Option<String>) {
+        let (node_id, state) = (node.clone(), PeerState::Dialling);
+        self.changes.publish(Change::Peer { node_id, state, reason });
+    }
+
     fn syn(&self) -> SynMsg {
         SynMsg {
             version: ffmesh_core::wire::VERSION,

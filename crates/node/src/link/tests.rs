@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::wanted::MAX_ATTEMPTS;
 use super::*;
 use crate::config::{Address, Config, Upstream};
+use crate::events::Events;
 use crate::identity::tests::Mesh;
 use crate::socket::Labels;
 use crate::transport::HANDSHAKE_TIMEOUT;
@@ -41,6 +42,7 @@ impl End {
             capabilities: Vec::new(),
             keep_alive: Duration::from_secs(1),
             events,
+            changes: Events::default(),
         };
         let (had, links) = mpsc::channel(64);
         let (publish, linked) = watch::channel(Linked::default());
@@ -173,6 +175,7 @@ async fn upstreams_are_left_to_the_configuration() {
     let _task = tokio::spawn(dial_wanted(a.context.clone(), dialler.clone(), receiver, a.linked.clone()));
     assert!(timeout(Duration::from_secs(1), a.links.recv()).await.is_err());
     assert!(dialler.state(&b.node()).is_none());
+    let (_, mut changes) = a.context.changes.subscribe(0);
     tokio::spawn(dial_upstream(
         a.context.clone(),
         Dialler::for_upstreams(&[upstream])[0].clone(),
@@ -180,6 +183,8 @@ async fn upstreams_are_left_to_the_configuration() {
     ));
     let link = a.link().await;
     assert!(link.dialled() && !link.is_found());
+    let dialling = Change::Peer { node_id: b.node(), state: PeerState::Dialling, reason: None };
+    assert_eq!(changes.recv().await.unwrap().change, dialling);
 }
 
 #[tokio::test]

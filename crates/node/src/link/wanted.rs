@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ffmesh_api::{Change, PeerState};
 use ffmesh_core::id::NodeId;
 use ffmesh_core::lsdb::record::MAX_ADDRESSES;
 use ffmesh_core::target::{Host, Target};
@@ -107,9 +108,14 @@ pub async fn dial_wanted(
                 );
                 task
             });
-            states.retain(|node, _| pursuits.is_dialled(node));
+            let given_up = states.extract_if(.., |node, _| !pursuits.is_dialled(node));
+            for (node_id, _) in given_up.filter(|(node, _)| !linked_now.contains(node)) {
+                let (state, reason) = (PeerState::Down, Some("not wanted any more".to_owned()));
+                context.changes.publish(Change::Peer { node_id, state, reason });
+            }
             for node in pursuits.dialled().filter(|node| !states.contains_key(*node)).collect::<Vec<_>>() {
                 states.insert(node.clone(), DialState { since: Timestamp::now(), last_error: None });
+                context.publish_dialling(node, None);
             }
         }
         tokio::select! {

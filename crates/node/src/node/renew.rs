@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffmesh_api::Change;
 use ffmesh_core::wire::FlowProtocol;
 use jiff::Timestamp;
 
@@ -25,6 +26,7 @@ pub(super) async fn renew(parts: Arc<Parts>) {
             Some(left) => match attempt(&parts).await {
                 Ok(expires) => {
                     tracing::info!(%expires, "certificate renewed");
+                    parts.events.publish(Change::Certificate { expires });
                     // With a clock far ahead of the issuer's, the new one is due at once.
                     renewal.retry_after()
                 }

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ffmesh_api::Change;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::steer::{Path, RouteReport, RouteState};
@@ -35,6 +36,7 @@ use approach::Approach;
 
 use crate::bucket::Bucket;
 use crate::driver::{Driver, RoutingTable};
+use crate::events::Events;
 use crate::identity::{Certificates, Credentials, KnownKeys, PeerIdentity};
 use crate::link::Link;
 use crate::socket::{Labels, SlotAddr};
@@ -71,6 +73,8 @@ pub struct SessionContext {
     pub opened: mpsc::Sender<Session>,
     /// Times that a session left a route that had died
     pub failovers: Arc<AtomicU64>,
+    /// Where failovers are published, and that a session begins or ends
+    pub changes: Events,
 }
 
 /// Why there is no session with a node.
@@ -391,7 +395,7 @@ impl Sessions {
     /// Makes a session the current one with its node, unless the one there is stays, and starts to serve it.
     fn enter(&self, session: Session, approach: Approach) {
         let place = self.place(&session.peer().id);
-        {
+        let is_current = {
             let mut current = lock(&place.current);
             let takes_over = current.as_ref().is_none_or(|old| self.prefers(old, &session));
             let retired = if takes_over { current.replace(session.clone()) } else { Some(session.clone()) };
@@ -411,8 +415,13 @@ impl Sessions {
                     oldest.close(Reason::Limit, "too many sessions with one node");
                 }
             }
-        }
+            takes_over
+        };
         tracing::info!(peer = %session.peer().id, dialled = session.dialled(), "session open");
+        if is_current {
+            let node_id = session.peer().id.clone();
+            self.context.changes.publish(Change::Session { node_id, open: true });
+        }
         let (context, table) = (self.context.clone(), self.table.clone());
         tokio::spawn(async move {
             // Its streams are accepted also when it is retired at once: the other node may not know yet.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ffmesh_api::Change;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::steer::{
     Decider, Finding, Follower, FollowerStep, Kind, Map, Probe, RouteReport, RouteState, Step,
@@ -42,7 +43,6 @@ pub(super) struct Steering {
     paths: Paths,
     /// Since when no circuit answers
     dead_since: Option<Time>,
-    failovers: u64,
     reported: Time,
 }
 
@@ -86,7 +86,6 @@ impl Steering {
             map: Map { epoch: 0, slots: [first; 3] },
             paths,
             dead_since: None,
-            failovers: 0,
             reported: Time(0),
         })
     }
@@ -218,6 +217,13 @@ impl Steering {
                 driver.close_circuit(circuit).await;
             }
             Step::Ask { circuit, seq } => self.ask(circuit, seq, false, now),
+            Step::Failover { from, to } => {
+                self.report(now); // who hears of it asks for the routes
+                self.context.failovers.fetch_add(1, Ordering::Relaxed);
+                let to = to.map(|to| to.to_vec()).unwrap_or_default();
+                let failover = Change::Failover { node_id: self.node_id().clone(), from: from.to_vec(), to };
+                self.context.changes.publish(failover);
+            }
             Step::Point(map) => {
                 self.point(map, now);
                 self.report(now);
@@ -305,9 +311,6 @@ impl Steering {
         self.reported = now;
         let Role::Decider(decider) = &self.role else { return };
         *lock(&self.session.0.routes) = decider.report();
-        let failovers = decider.failovers();
-        self.context.failovers.fetch_add(failovers - self.failovers, Ordering::Relaxed);
-        self.failovers = failovers;
     }
 }
 

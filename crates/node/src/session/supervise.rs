@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ffmesh_api::Change;
 use ffmesh_core::reason::Reason;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
@@ -36,6 +37,10 @@ pub(super) async fn supervise(
     let reason = session.0.connection.closed().await;
     let why = session.0.closed.get().map_or_else(|| end_text(&reason), |(_, text)| (*text).to_owned());
     tracing::info!(peer = %node, "session closed: {why}");
+    // With a retired one ends nothing that others see: another took over.
+    if !*session.0.retired.borrow() {
+        context.changes.publish(Change::Session { node_id: node, open: false });
+    }
     tokio::time::sleep(CIRCUIT_LINGER).await;
     drop(approach); // and with it where the slots point
     if let Some(id) = session.0.dialled {
