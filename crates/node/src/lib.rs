@@ -16,6 +16,7 @@ pub mod egress;
 pub mod events;
 pub mod flow;
 pub mod ingress;
+pub mod journal;
 pub mod link;
 pub mod local;
 pub mod lookup;

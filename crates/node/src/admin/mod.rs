@@ -7,8 +7,10 @@ mod nc;
 mod routes;
 mod server;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,9 +20,12 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::events::Events;
+
 pub use routes::{BODY_LIMIT, BODY_TIMEOUT, router};
 pub use server::{HEAD_TIMEOUT, MAX_CONNECTIONS, serve};
 pub use socket::bind;
+pub use stream::MAX_STREAMS;
 
 /// Protocol name of the `Upgrade` header of `POST /api/v1/nc`.
 pub const NC_PROTOCOL: &str = "ffmesh-nc";
@@ -61,6 +66,14 @@ pub trait Control: Send + Sync + 'static {
     fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>>;
     /// Opens a flow to a target behind a node (`ffmesh nc`).
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>>;
+    /// The mesh as a graph.
+    fn topology(&self) -> BoxFuture<'_, api::Topology>;
+    /// What the nodes of the mesh offer by name: this one's first.
+    fn services(&self) -> BoxFuture<'_, Vec<api::Service>>;
+    /// Its changes of state.
+    fn events(&self) -> &Events;
+    /// The last lines of the log, oldest first.
+    fn log(&self) -> Vec<api::LogEntry>;
     /// Makes a token.
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error>;
 }

@@ -17,9 +17,10 @@ use ffmesh_core::reason::Reason;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Control, nc};
+use super::{Control, MAX_STREAMS, nc, stream, topology};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     pub(super) control: Arc<dyn Control>,
     /// The flows of `ffmesh nc`. They end with the router.
     flows: Mutex<JoinSet<()>>,
+    /// Room for event streams
+    pub(super) streams: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -54,17 +57,22 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .route("/ping", post(ping))
         .route("/trace", post(trace))
         .route("/tokens", post(tokens))
-        .route("/nc", post(nc::nc));
+        .route("/nc", post(nc::nc))
+        .route("/topology", get(topology::topology))
+        .route("/services", get(topology::services))
+        .route("/events", get(stream::events))
+        .route("/log", get(stream::log));
+    let streams = Arc::new(Semaphore::new(MAX_STREAMS));
     Router::new()
         .nest("/api/v1", api)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::new(Shared { control, flows: Mutex::default() }))
+        .with_state(Arc::new(Shared { control, flows: Mutex::default(), streams }))
 }
 
-type Node = State<Arc<Shared>>;
+pub(super) type Node = State<Arc<Shared>>;
 
 async fn status(State(node): Node) -> Response {
     json(&node.control.status())
@@ -201,7 +209,7 @@ impl IntoResponse for Failure {
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     // Figures of this moment: nothing on the way may keep them.
     ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }

@@ -15,12 +15,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{BODY_LIMIT, BoxFuture, Control, FLOW_HEADER, NC_PROTOCOL, OpenFlow, bind, serve};
+use crate::events::Events;
 
 /// A node that knows `server`, which echoes, and refuses everything else.
-#[derive(Clone, Copy, Default)]
-struct Double {
+#[derive(Clone, Default)]
+pub(super) struct Double {
     links_up: u32,
     draining: bool,
+    pub(super) events: Events,
 }
 
 impl Control for Double {
@@ -101,6 +103,41 @@ impl Control for Double {
         })
     }
 
+    fn topology(&self) -> BoxFuture<'_, api::Topology> {
+        let node = |id: &str, hops: u32| {
+            json!({
+                "node_id": id, "reachable": true, "hops": hops, "relay": true, "issuer": false, "draining": false,
+                "services": []
+            })
+        };
+        let link =
+            json!({"a": "here", "b": "server", "own": true, "cost_ms": 1.5, "rtt_ms": null, "loss": null});
+        let topology = json!({
+            "generation": 3, "nodes": [node("here", 0), node("server", 1)], "links": [link], "paths": []
+        });
+        Box::pin(async move { serde_json::from_value(topology).unwrap() })
+    }
+
+    fn services(&self) -> BoxFuture<'_, Vec<api::Service>> {
+        let service = json!({
+            "name": "evil\u{1b}[2J", "protocol": "tcp", "node_id": "server", "reachable": true, "address": null,
+            "allow": null, "origin": null, "error": null
+        });
+        Box::pin(async move { serde_json::from_value(json!([service])).unwrap() })
+    }
+
+    fn events(&self) -> &Events {
+        &self.events
+    }
+
+    fn log(&self) -> Vec<api::LogEntry> {
+        let line = json!({
+            "at": "2026-01-01T00:00:00Z", "level": "INFO", "target": "ffmesh_node", "message": "evil\u{1b}[2J",
+            "fields": {"peer": "b"}
+        });
+        serde_json::from_value(json!([line])).unwrap()
+    }
+
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {
         if request.relay {
             let expires = "2026-01-01T01:00:00Z".parse().unwrap();
@@ -117,9 +154,9 @@ fn known(node: NodeId) -> Result<NodeId, api::Error> {
     Err(api::Error::because(Reason::UnknownNode, format!("no node is called {node}")))
 }
 
-struct Served {
+pub(super) struct Served {
     _dir: tempfile::TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -128,7 +165,7 @@ fn served(links_up: u32) -> Served {
     serve_double(Double { links_up, ..Double::default() })
 }
 
-fn serve_double(double: Double) -> Served {
+pub(super) fn serve_double(double: Double) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let listener = bind(&path).unwrap();
@@ -151,7 +188,7 @@ impl Served {
         (status, reply.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         self.raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await
     }
 
@@ -200,6 +237,12 @@ async fn answers_each_path() {
     }
     let (status, reply) = node.post("/api/v1/trace", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["hops"][0]["error"]), (200, &json!("no answer")));
+    let (status, body) = node.get("/api/v1/topology").await;
+    let topology: api::Topology = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, topology.nodes.len(), topology.links.len()), (200, 2, 1));
+    let (status, body) = node.get("/api/v1/services").await;
+    let services: Vec<api::Service> = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, services[0].node_id.as_str()), (200, "server"));
     assert_eq!(node.get("/healthz").await, (200, "ok\n".to_owned()));
     let (status, reply) = node.post("/api/v1/ping", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["rtt_ms"]), (200, &json!(1.5)));
@@ -212,7 +255,8 @@ async fn answers_each_path() {
 async fn is_ready_with_a_link_until_it_drains() {
     assert_eq!(served(0).get("/readyz").await.0, 503);
     assert_eq!(served(1).get("/readyz").await.0, 200);
-    let (status, body) = serve_double(Double { links_up: 1, draining: true }).get("/readyz").await;
+    let (status, body) =
+        serve_double(Double { links_up: 1, draining: true, ..Double::default() }).get("/readyz").await;
     assert!(status == 503 && body.contains("draining"), "{status} {body}");
 }
 

@@ -359,6 +359,19 @@ impl Flows {
         (state.open.len() as u64, state.next, sent, received)
     }
 
+    /// Flows open now by the node at their other end.
+    pub fn open_by_peer(&self) -> HashMap<NodeId, u64> {
+        let state = self.lock();
+        let mut open = HashMap::new();
+        for flow in state.open.values() {
+            match open.get_mut(flow.peer()) {
+                Some(count) => *count += 1,
+                None => drop(open.insert(flow.peer().clone(), 1)),
+            }
+        }
+        open
+    }
+
     /// What a proxy has carried.
     pub fn proxy_totals(&self, proxy: &str) -> ProxyTotals {
         let state = self.lock();

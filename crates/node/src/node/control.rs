@@ -12,9 +12,10 @@ use ffmesh_core::trace::Hop;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::{Parts, routes};
+use super::{Parts, routes, topology};
 use crate::admin::{BoxFuture, Control, OpenFlow};
 use crate::config::{Proxy, ProxyTarget};
+use crate::events::Events;
 use crate::flow::{OpenContext, Opened, new_id, open, ping};
 use crate::identity::{TokenOptions, create_token, members};
 use crate::link::Link;
@@ -185,6 +186,22 @@ impl Control for NodeControl {
             let error = detail.unwrap_or_else(|| reason.to_string());
             Err(api::Error::because(reason, error))
         })
+    }
+
+    fn topology(&self) -> BoxFuture<'_, api::Topology> {
+        Box::pin(topology::topology(&self.parts))
+    }
+
+    fn services(&self) -> BoxFuture<'_, Vec<api::Service>> {
+        Box::pin(topology::services(&self.parts))
+    }
+
+    fn events(&self) -> &Events {
+        &self.parts.events
+    }
+
+    fn log(&self) -> Vec<api::LogEntry> {
+        self.parts.journal.lines()
     }
 
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {

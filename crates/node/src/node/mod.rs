@@ -11,7 +11,7 @@
 //!                  ▼
 //!                serve (one a session) ─▶ stream (one a flow) ─▶ egress ─▶ target
 //!  ingress (one a proxy) ─▶ open (one a flow) ─▶ session
-//!  admin (one a request)    renew    load    flow watch    addresses of this machine
+//!  admin (one a request)    renew    load    flow watch    addresses of this machine    log ─▶ events
 //! ```
 //!
 //! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
@@ -23,6 +23,7 @@ mod drain;
 mod load;
 mod renew;
 mod routes;
+mod topology;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -55,6 +56,7 @@ use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
 };
 use crate::ingress::{BindError, Ingress, holder};
+use crate::journal::Journal;
 use crate::link::{self, Dialler, LinkContext, WantedDialler, dial_upstream, dial_wanted};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
@@ -143,6 +145,8 @@ struct Parts {
     #[allow(dead_code)] // until something is kept in it
     store: Store,
     events: Events,
+    /// The process's log
+    journal: Journal,
     started: Timestamp,
     udp: SocketAddr,
     listening: Vec<SocketAddr>,
@@ -161,8 +165,8 @@ struct Parts {
 
 impl Node {
     /// Starts a node: binds everything first, so that what is taken is known at once, then serves. Needs a tokio
-    /// runtime.
-    pub fn start(config: Config, state: StateDir) -> Result<Self, StartError> {
+    /// runtime. `journal` is what the process logs to.
+    pub fn start(config: Config, state: StateDir, journal: Journal) -> Result<Self, StartError> {
         let lock = state.lock()?;
         let credentials = Arc::new(Credentials::load(&state)?);
         let issuer = Issuer::load(&state)?.map(Arc::new);
@@ -172,19 +176,22 @@ impl Node {
         credentials.check(config.node_id.as_ref(), Timestamp::now())?;
         let store = Store::open(&state)?;
         let bound = Bound::bind(&config, &state)?;
-        Self::serve(config, state, store, lock, credentials, issuer, bound)
+        Self::serve(config, state, store, journal, lock, credentials, issuer, bound)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what `start` has made ready")]
     fn serve(
         config: Config,
         state: StateDir,
         store: Store,
+        journal: Journal,
         lock: StateLock,
         credentials: Arc<Credentials>,
         issuer: Option<Arc<Issuer>>,
         bound: Bound,
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
+        let changes = Events::default();
         let labels = Labels::default();
         let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
@@ -210,6 +217,7 @@ impl Node {
                 transit: credentials.identity().relay && config.mesh.transit,
                 labels: labels.clone(),
                 counters: counters.clone(),
+                changes: changes.clone(),
             },
             link_events,
         );
@@ -220,6 +228,7 @@ impl Node {
             capabilities: capabilities(&config, &credentials),
             keep_alive: config.quic.keep_alive,
             events,
+            changes: changes.clone(),
         };
         let (opened, new_sessions) = mpsc::channel(OPENED_SESSIONS);
         let sessions = Sessions::new(SessionContext {
@@ -233,6 +242,7 @@ impl Node {
             hold: config.mesh.hold,
             opened,
             failovers: Arc::default(),
+            changes: changes.clone(),
         });
         let limits = FlowLimits {
             flows: config.quic.max_flows.into(),
@@ -256,7 +266,8 @@ impl Node {
             repeats: Arc::default(),
             state,
             store,
-            events: Events::default(),
+            events: changes,
+            journal,
             config: ArcSwap::from_pointee(config),
         });
         let own = parts.own_listeners().map_err(|error| StartError::state(&parts.state, error))?;
@@ -278,6 +289,7 @@ impl Node {
         let flows = parts.flows.clone();
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
+        tasks.spawn(parts.journal.publish_to(parts.events.clone()));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));

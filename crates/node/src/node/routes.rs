@@ -54,7 +54,7 @@ fn route(node: &NodeId, path: &[NodeId], state: api::RouteState) -> api::Route {
     api::Route { node_id: node.clone(), path, hops, cost_ms: None, state, rtt_ms: None, loss: None }
 }
 
-fn shown(state: RouteState) -> api::RouteState {
+pub(super) fn shown(state: RouteState) -> api::RouteState {
     match state {
         RouteState::InUse => api::RouteState::InUse,
         RouteState::Warm => api::RouteState::Warm,
@@ -74,6 +74,6 @@ fn rank(state: RouteState) -> u8 {
 }
 
 /// A cost in ms; none over a link that is to be used last, as a node at one of its ends is about to stop.
-fn ms(us: u64) -> Option<f64> {
+pub(super) fn ms(us: u64) -> Option<f64> {
     (us < MAX_COST.into()).then(|| Duration::from_micros(us).as_secs_f64() * 1e3)
 }
