@@ -119,6 +119,15 @@ pub(crate) enum Command {
     /// Its local listeners
     #[command(after_help = "Examples:\n  ffmesh proxies\n  ffmesh proxies --json")]
     Proxies(Show),
+    /// What the nodes of the mesh offer by name
+    #[command(after_help = "Examples:\n  ffmesh services\n  ffmesh services --json\n\n\
+        This node's come first. Where a service is and who may use it, its own node knows alone.")]
+    Services(Show),
+    /// Changes of state as they happen: links, nodes, failovers, sessions
+    #[command(after_help = "Examples:\n  ffmesh events\n  ffmesh events --kinds peer,failover\n  \
+        ffmesh events --json\n\n\
+        Goes on until Ctrl-C. With --json each event is one line. Exit status 1 when the node ends.")]
+    Events(Events),
     /// The connections it carries, and how the last ones ended
     #[command(
         after_help = "Examples:\n  ffmesh flows\n  ffmesh flows --ended --limit 0\n  ffmesh flows --json\n\n\
@@ -292,6 +301,15 @@ pub(crate) struct Flows {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only these kinds: peer, node, topology, failover, session, proxy, service, reload, drain, certificate, sample, log
+    #[arg(long, value_name = "KINDS", value_parser = kinds)]
+    pub(crate) kinds: Option<String>,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Ping {
     /// Id of the node to reach
     #[arg(value_name = "NODE")]
@@ -343,6 +361,14 @@ fn address(text: &str) -> Result<Address, String> {
         Ok(Target::Unix(_)) => Err("expected host:port".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Words with commas between them: the node says which there are, as it may be of a later version.
+fn kinds(text: &str) -> Result<String, String> {
+    if text.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | ',')) {
+        return Ok(text.to_owned());
+    }
+    Err("expected words such as peer,failover".to_owned())
 }
 
 fn interval(text: &str) -> Result<f64, String> {

@@ -26,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer: 50,000 flows of 1 KiB each, with room to spare.
 const MAX_ANSWER: usize = 256 << 20;
 
+/// Longest line of an answer that goes on: an event with 32 fields of 1 KiB, all escaped, with room to spare.
+const MAX_LINE: usize = 1 << 20;
+
 /// A node that can be asked.
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
@@ -40,6 +43,32 @@ pub(crate) struct OpenFlow {
     pub(crate) stream: UnixStream,
     /// What was read beyond the answer's head.
     pub(crate) first: Bytes,
+}
+
+/// The lines of an answer that goes on.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line, without its end; none once the node has ended the answer.
+    pub(crate) async fn line(&mut self) -> Outcome<Option<String>> {
+        let mut looked = 0;
+        loop {
+            if let Some(end) = self.read[looked..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<_> = self.read.drain(..=looked + end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            looked = self.read.len();
+            if looked > MAX_LINE {
+                return Err(Failure::failed("the node's answer has a line that is too long"));
+            }
+            let Some(Ok(frame)) = self.body.frame().await else { return Ok(None) };
+            self.read.extend(frame.data_ref().map(|data| &data[..]).unwrap_or_default());
+        }
+    }
 }
 
 /// What the node answered when it did not do what it was asked.
@@ -125,6 +154,16 @@ impl<'a> Client<'a> {
         let mut flows = flows.open.into_iter().chain(flows.ended);
         // A flow to a target behind the node itself has both its ends there.
         Ok(flows.find(|flow| flow.id == id && flow.role == api::Role::Ingress))
+    }
+
+    /// An answer that goes on: its lines as they come.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Lines, Refusal> {
+        let request = request(Method::GET, path).body(Full::default()).map_err(Failure::failed)?;
+        let answer = self.send(request).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(refusal(answer).await);
+        }
+        Ok(Lines { body: answer.into_body(), read: Vec::new() })
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Refusal> {

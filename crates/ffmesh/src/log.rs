@@ -5,19 +5,20 @@ use std::io::{self, IsTerminal};
 
 use ffmesh_core::text::Escaping;
 use ffmesh_node::config::LogFormat;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::failure::{Failure, Outcome};
+use crate::journal::{self, JournalLayer};
 use crate::output;
 
 /// Variable that overrides `log.level`, in the syntax of `--log-level`.
 pub(crate) const VARIABLE: &str = "FFMESH_LOG";
 
-/// Starts logging, once in a process. The level is `flag`, else `FFMESH_LOG`, else `level`.
+/// Starts logging, once in a process. The level is `flag`, else `FFMESH_LOG`, else `level`; the journal has its own.
 pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat) -> Outcome {
     let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
     let (from, directives) = match (flag, variable) {
@@ -30,16 +31,18 @@ pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat
             "{from} is {directives:?}: {why}\nexpected error, warn, info, debug or trace, or directives such as info,ffmesh_node=debug,noq=info"
         ))
     })?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let journal = JournalLayer(journal::journal()).with_filter(journal::filter());
+    let registry = tracing_subscriber::registry().with(journal);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let started = match format {
         LogFormat::Json => {
             let layer = layer.json().flatten_event(true).with_writer(|| FitJson(io::stderr()));
-            registry.with(layer).try_init()
+            registry.with(layer.with_filter(filter)).try_init()
         }
         LogFormat::Text => {
             let colour = io::stderr().is_terminal() && output::colour_wanted();
-            registry.with(layer.with_target(false).with_ansi(colour).fmt_fields(fields())).try_init()
+            let layer = layer.with_target(false).with_ansi(colour).fmt_fields(fields());
+            registry.with(layer.with_filter(filter)).try_init()
         }
     };
     started.map_err(|error| Failure::failed(format!("logging cannot be started: {error}")))

@@ -10,6 +10,7 @@ mod config_file;
 mod demo;
 mod failure;
 mod format;
+mod journal;
 mod log;
 mod output;
 mod place;

@@ -5,10 +5,11 @@ use ffmesh_node::node::Node;
 use ffmesh_node::state::StateDir;
 
 use crate::failure::{Failure, Outcome};
+use crate::journal::journal;
 
-/// Starts a node.
+/// Starts a node. All nodes of this process share its journal.
 pub(crate) fn run_node(config: Config, state: StateDir) -> Outcome<Node> {
-    Node::start(config, state).map_err(Failure::failed)
+    Node::start(config, state, journal()).map_err(Failure::failed)
 }
 
 /// Raises the soft limit on open files to the hard one: each flow takes one or two. Returns the limit.

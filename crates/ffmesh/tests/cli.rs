@@ -4,20 +4,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its functions too")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
 use ffmesh_node::admin::{self, BoxFuture, Control, OpenFlow};
+use ffmesh_node::events::Events;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const COMMANDS: [&str; 15] = [
+/// How long what does not depend on speed may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const COMMANDS: [&str; 17] = [
     "up",
     "demo",
     "check",
@@ -28,6 +33,8 @@ const COMMANDS: [&str; 15] = [
     "peers",
     "routes",
     "proxies",
+    "services",
+    "events",
     "flows",
     "ping",
     "trace",
@@ -260,7 +267,7 @@ fn a_token_that_is_none_leaves_nothing_behind() {
 }
 
 /// A node that knows `server`, which echoes once the client has ended. What it dials at port 8 is cut.
-struct Double;
+struct Double(Events);
 
 /// Ids of the flows to the port that echoes, and to the one that is cut.
 const ECHOED: u32 = 0;
@@ -356,6 +363,41 @@ impl Control for Double {
         })
     }
 
+    fn topology(&self) -> BoxFuture<'_, api::Topology> {
+        let node = |id: &str, hops: u32| {
+            json!({
+                "node_id": id, "reachable": true, "hops": hops, "relay": true, "issuer": false, "draining": false,
+                "services": []
+            })
+        };
+        let link =
+            json!({"a": "here", "b": "server", "own": true, "cost_ms": 1.5, "rtt_ms": null, "loss": null});
+        let topology = json!({
+            "generation": 3, "nodes": [node("here", 0), node("server", 1)], "links": [link], "paths": []
+        });
+        Box::pin(async move { serde_json::from_value(topology).unwrap() })
+    }
+
+    fn services(&self) -> BoxFuture<'_, Vec<api::Service>> {
+        let service = json!({
+            "name": "evil\u{1b}[2J", "protocol": "tcp", "node_id": "server", "reachable": true, "address": null,
+            "allow": null, "origin": null, "error": null
+        });
+        Box::pin(async move { serde_json::from_value(json!([service])).unwrap() })
+    }
+
+    fn events(&self) -> &Events {
+        &self.0
+    }
+
+    fn log(&self) -> Vec<api::LogEntry> {
+        let line = json!({
+            "at": "2026-01-01T00:00:00Z", "level": "INFO", "target": "ffmesh_node", "message": "evil\u{1b}[2J",
+            "fields": {"peer": "b"}
+        });
+        serde_json::from_value(json!([line])).unwrap()
+    }
+
     fn create_token(&self, _: api::TokenRequest) -> Result<api::Token, api::Error> {
         let expires = "2026-01-01T01:00:00Z".parse().unwrap();
         Ok(api::Token { token: "ffm1.x".into(), join: "ffmesh join ffm1.x CONFIG.yaml".into(), expires })
@@ -371,7 +413,8 @@ fn known(node: NodeId) -> Result<NodeId, api::Error> {
 
 struct Node {
     dir: tempfile::TempDir,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
+    events: Events,
 }
 
 impl Node {
@@ -379,14 +422,16 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let path = dir.path().join("admin.sock");
+        let events = Events::default();
+        let double = Arc::new(Double(events.clone()));
         runtime.spawn(async move {
-            admin::serve(admin::bind(&path).unwrap(), Arc::new(Double), std::future::pending()).await;
+            admin::serve(admin::bind(&path).unwrap(), double, std::future::pending()).await;
         });
         let path = dir.path().join("admin.sock");
         while !path.exists() {
             std::thread::yield_now();
         }
-        Self { dir, _runtime: runtime }
+        Self { dir, runtime, events }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -416,6 +461,7 @@ fn with_json_stdout_is_json_and_nothing_else() {
     assert_eq!(node.json(&["peers", "--json"])[0]["node_id"], "server");
     assert_eq!(node.json(&["proxies", "--json"]), json!([]));
     assert_eq!(node.json(&["routes", "--json"]).as_array().unwrap().len(), 2);
+    assert_eq!(node.json(&["services", "--json"])[0]["node_id"], "server");
     assert_eq!(node.json(&["routes", "far", "--json"])[0]["state"], "unreachable");
     assert_eq!(node.json(&["trace", "server", "--json"])["hops"][1]["rtt_ms"], 1.5);
     assert_eq!(node.json(&["flows", "--json", "--limit", "1"])["ended"].as_array().unwrap().len(), 30);
@@ -431,6 +477,7 @@ fn text_for_a_pipe_has_no_control_characters() {
         ("peers", "evil\\u{1b}[2J"),
         ("routes", "here > relay > server"),
         ("proxies", "no proxies"),
+        ("services", "evil\\u{1b}[2J"),
         ("flows", "p29"),
     ] {
         let output = node.run(&[command]);
@@ -481,6 +528,52 @@ fn trace_fails_when_the_node_was_not_reached() {
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["hops"][1]["rtt_ms"], Value::Null);
     let output = node.run(&["trace", "stranger"]);
     assert!(output.status.code() == Some(1) && stderr(&output).contains("unknown_node"), "{output:?}");
+}
+
+#[test]
+fn events_are_lines_until_the_node_ends() {
+    let node = Node::start();
+    let drain = |flows_open| api::Change::Drain { flows_open };
+    let first_lines = |args: &[&str]| {
+        let mut child = node.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // It is told of what happens once it is there.
+        let begin = Instant::now();
+        while !node.events.is_watched() {
+            assert!(begin.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
+        node.events.publish(api::Change::Proxy { name: "evil\u{1b}[2J".to_owned() });
+        node.events.publish(drain(3));
+        let read: Vec<_> =
+            lines.by_ref().take(if args.contains(&"drain") { 1 } else { 2 }).map(Result::unwrap).collect();
+        (child, read)
+    };
+    let (mut child, lines) = first_lines(&["events"]);
+    assert!(lines[0].ends_with("proxy evil\\u{1b}[2J changed"), "{lines:?}");
+    assert!(lines[1].ends_with("draining, 3 flows are open"), "{lines:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while node.events.is_watched() {
+        node.events.publish(drain(0)); // the node finds out by writing that the client is gone
+        std::thread::yield_now();
+    }
+    let (child, lines) = first_lines(&["events", "--json", "--kinds", "drain"]);
+    let event: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((&event["kind"], &event["flows_open"]), (&json!("drain"), &json!(3)));
+    let Node { runtime, .. } = node;
+    runtime.shutdown_background();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("may have stopped"), "{}", stderr(&output));
+}
+
+#[test]
+fn events_of_a_kind_that_there_is_not_are_refused_by_the_node() {
+    let output = Node::start().run(&["events", "--kinds", "peers"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("there are peer, node"), "{}", stderr(&output));
+    assert_refused(&["events", "--kinds", "peer&after=0"], 2, &["expected words"]);
 }
 
 #[test]

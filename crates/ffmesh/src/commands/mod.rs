@@ -2,11 +2,13 @@
 
 mod check;
 mod enrol;
+mod events;
 #[cfg(test)]
 mod fixture;
 mod nc;
 mod ping;
 pub(crate) mod routes;
+mod services;
 mod show;
 mod status;
 mod token;
@@ -54,6 +56,11 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             routes::routes(&args).await
         }
         Command::Proxies(show) => show::proxies(&chosen(show)).await,
+        Command::Services(show) => services::services(&chosen(show)).await,
+        Command::Events(mut args) => {
+            args.show = chosen(args.show);
+            events::events(&args).await
+        }
         Command::Flows(mut args) => {
             args.show = chosen(args.show);
             show::flows(&args).await

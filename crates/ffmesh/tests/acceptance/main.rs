@@ -18,6 +18,7 @@
 //! - [`unsteady`]: links that flap, lose packets, work in one direction only; meshes that fall apart and meet again
 //! - [`moving`]: addresses that change, NATs that forget, path MTUs that shrink
 //! - [`restarts`]: nodes that restart, stop, or come back as somebody else
+//! - [`events`]: what a node tells those who look on
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
@@ -35,6 +36,7 @@ mod chains;
 mod choices;
 mod discovery;
 mod enrolment;
+mod events;
 mod failover;
 mod figures;
 mod liars;
