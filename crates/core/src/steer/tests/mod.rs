@@ -302,6 +302,7 @@ fn with_all_closed_the_first_to_open_gets_all_slots_without_a_hold() {
     let map = net.decider.map();
     net.kill(1);
     assert!(!net.decider.any_alive());
+    assert_eq!(net.failovers, [(0, Some(1)), (1, None)]);
     net.run(ms(10_000));
     assert_eq!(net.decider.map(), map);
     net.heal(0);
