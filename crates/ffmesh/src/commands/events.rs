@@ -76,12 +76,10 @@ fn says(change: &Change) -> String {
             sample.sent, sample.received, sample.flows_open
         ),
         Change::Log(line) => {
-            let fields: String = line
-                .fields
-                .iter()
-                .map(|(name, value)| format!(" {}={}", escape(name), escape(value)))
-                .collect();
-            format!("log {} {}{fields}", escape(&line.level), escape(&line.message))
+            let fields =
+                line.fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+            let said = [escape(&line.level), escape(&line.message)].into_iter().chain(fields);
+            format!("log {}", said.collect::<Vec<_>>().join(" "))
         }
         Change::Lagged { missed } => format!("{missed} events were left out: this reads too slowly"),
     }

@@ -244,11 +244,6 @@ impl Node {
             failovers: Arc::default(),
             changes: changes.clone(),
         });
-        let limits = FlowLimits {
-            flows: config.quic.max_flows.into(),
-            memory: config.quic.flow_memory,
-            window: config.quic.stream_window.into(),
-        };
         let parts = Arc::new(Parts {
             started: Timestamp::now(),
             udp: bound.udp_address,
@@ -256,7 +251,7 @@ impl Node {
             admin_path: bound.admin_path,
             credentials,
             transport,
-            flows: Flows::new(limits, counters.clone()),
+            flows: Flows::new(flow_limits(&config), counters.clone()),
             sessions,
             labels,
             diallers: Dialler::for_upstreams(&config.quic.upstreams),
@@ -472,6 +467,14 @@ fn upstream_costs(config: &Config) -> BTreeMap<NodeId, u32> {
             .or_insert(cost);
     }
     costs
+}
+
+fn flow_limits(config: &Config) -> FlowLimits {
+    FlowLimits {
+        flows: config.quic.max_flows.into(),
+        memory: config.quic.flow_memory,
+        window: config.quic.stream_window.into(),
+    }
 }
 
 /// What this node says about itself.

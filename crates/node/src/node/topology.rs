@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use ffmesh_api as api;
 use ffmesh_core::graph::{Graph, NodeIndex};
 use ffmesh_core::id::NodeId;
-use ffmesh_core::lsdb::MAX_COST;
 use ffmesh_core::lsdb::record::NodeInfo;
 use ffmesh_core::mesh::Table;
 
@@ -214,6 +213,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use ffmesh_core::graph::{Listed, Node};
+    use ffmesh_core::lsdb::MAX_COST;
     use ffmesh_core::lsdb::record::Service;
 
     use super::*;
