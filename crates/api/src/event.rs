@@ -60,7 +60,8 @@ pub enum Change {
         /// The route that died, this node first
         #[schema(value_type = Vec<String>)]
         from: Vec<NodeId>,
-        /// The route that it goes on over; empty where none is left and flows wait
+        /// The route that it goes on over; empty where none is left and flows wait, which is not counted in
+        /// [`Status::failovers`](crate::Status::failovers)
         #[schema(value_type = Vec<String>)]
         to: Vec<NodeId>,
     },

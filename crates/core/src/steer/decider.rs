@@ -53,8 +53,8 @@ pub enum Step {
     Failover {
         /// The route that died
         from: Path,
-        /// The one that is in use now, if there is one
-        to: Option<Path>,
+        /// The one that is in use now
+        to: Path,
     },
     /// Point the slots so. The Asks after it announce it.
     Point(Map),
@@ -243,6 +243,11 @@ impl Decider {
         self.circuits().any(|known| known.alive)
     }
 
+    /// The route in use, alive or not.
+    pub fn in_use(&self) -> Option<&Path> {
+        self.selector.in_use()
+    }
+
     /// Times that the route in use was left because it was dead.
     pub fn failovers(&self) -> u64 {
         self.failovers
@@ -338,9 +343,11 @@ impl Decider {
         for (path, _, state) in news {
             self.selector.state(&path, state, now);
         }
-        if let Some(from) = used.filter(|used| dead && self.selector.in_use() != Some(used)) {
+        if let (Some(from), Some(to)) = (used.filter(|_| dead), self.selector.in_use())
+            && from != *to
+        {
             self.failovers += 1;
-            out.push(Step::Failover { from, to: self.selector.in_use().cloned() });
+            out.push(Step::Failover { from, to: to.clone() });
         }
     }
 

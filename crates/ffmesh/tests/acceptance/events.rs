@@ -149,6 +149,12 @@ fn a_failover_is_seen_as_it_happens_and_a_lost_stream_misses_nothing() {
     let back: Vec<_> = again.events.iter().filter(|event| !is_log(&event.change)).take(kept.len()).collect();
     assert_eq!(back, kept, "the same, with the same numbers");
     conn.echo(b"at last").unwrap();
+
+    for relay in ["r1", "r2"] {
+        mesh.node_mut(relay).kill();
+    }
+    let stranded = |change: &Change| matches!(change, Change::Failover { to, .. } if to.is_empty());
+    again.until("no route is left", |events| place(events, stranded).is_some());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod act;
 mod changes;
 mod ends;
 mod neighbors;
+mod records;
 mod routes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,8 +17,6 @@ use std::time::Duration;
 
 use ffmesh_core::circuit::Circuits;
 use ffmesh_core::id::NodeId;
-use ffmesh_core::lsdb::MAX_COST;
-use ffmesh_core::lsdb::record::{Content, NodeInfo, Parts};
 use ffmesh_core::mesh::{Input, Mesh};
 use ffmesh_core::steer::Path;
 use ffmesh_core::target::Target;
@@ -36,6 +35,7 @@ use crate::repeats::Repeats;
 use crate::socket::{Labels, SessionAddr};
 
 pub use ends::{CircuitEvent, SessionEnds};
+pub use records::NodeRecord;
 pub use routes::{Lost, NodeFacts, RoutingTable};
 
 use changes::Changes;
@@ -416,7 +416,7 @@ impl State {
                 let _ = answer.send(self.issuers());
             }
             Request::NodeRecords { answer } => {
-                let _ = answer.send(self.node_records());
+                let _ = answer.send(records::of(self.mesh.database()));
             }
             Request::Trace { route, answer } => {
                 let links = |node: &NodeId| measured(&self.neighbors, node);
@@ -485,16 +485,6 @@ impl State {
         }
     }
 
-    fn node_records(&self) -> Vec<NodeRecord> {
-        let database = self.mesh.database();
-        let record = |(name, record): (_, &[u8])| {
-            let mut links = database.edges(name).iter().peekable();
-            let draining = links.peek().is_some() && links.all(|link| link.cost() >= MAX_COST);
-            NodeRecord { record: record.into(), draining }
-        };
-        database.node_records().map(record).collect()
-    }
-
     fn issuers(&self) -> Vec<NodeId> {
         let table = self.mesh.table();
         let near = |node: &NodeId| {
@@ -515,24 +505,6 @@ impl State {
             .collect();
         issuers.dedup_by(|a, b| a.1 == b.1);
         issuers.into_iter().map(|(_, node)| node).collect()
-    }
-}
-
-/// What a node says about itself, as it came.
-#[derive(Debug, Clone)]
-pub struct NodeRecord {
-    record: Box<[u8]>,
-    /// Whether it asks the others to use its links last, as it is about to stop
-    pub draining: bool,
-}
-
-impl NodeRecord {
-    /// The node and what it says. Decoding many of them takes a while, and is not for the driver's task.
-    pub fn decode(&self) -> Option<(NodeId, NodeInfo)> {
-        match Parts::of(&self.record).and_then(|parts| parts.decode()).ok()? {
-            (head, Content::Node(info)) => Some((head.origin, info)),
-            _ => None,
-        }
     }
 }
 

@@ -193,7 +193,11 @@ impl Steering {
                 }
             }
         }
-        self.dead_since = if self.any_alive() { None } else { self.dead_since.or(Some(now)) };
+        let before = self.dead_since;
+        self.dead_since = if self.any_alive() { None } else { before.or(Some(now)) };
+        if before.is_none() && self.dead_since.is_some() {
+            self.tell_stranded(now);
+        }
         if now - self.reported >= REPORT_INTERVAL {
             self.report(now);
         }
@@ -220,9 +224,7 @@ impl Steering {
             Step::Failover { from, to } => {
                 self.report(now); // who hears of it asks for the routes
                 self.context.failovers.fetch_add(1, Ordering::Relaxed);
-                let to = to.map(|to| to.to_vec()).unwrap_or_default();
-                let failover = Change::Failover { node_id: self.node_id().clone(), from: from.to_vec(), to };
-                self.context.changes.publish(failover);
+                self.publish_failover(&from, &to);
             }
             Step::Point(map) => {
                 self.point(map, now);
@@ -244,6 +246,19 @@ impl Steering {
                 }
             }
         }
+    }
+
+    /// The last circuit is gone: flows wait.
+    fn tell_stranded(&mut self, now: Time) {
+        let Role::Decider(decider) = &self.role else { return };
+        let Some(from) = decider.in_use().cloned() else { return };
+        self.report(now);
+        self.publish_failover(&from, &[]);
+    }
+
+    fn publish_failover(&self, from: &[NodeId], to: &[NodeId]) {
+        let node_id = self.node_id().clone();
+        self.context.changes.publish(Change::Failover { node_id, from: from.to_vec(), to: to.to_vec() });
     }
 
     fn answers_through(&self, neighbor: &NodeId) -> bool {

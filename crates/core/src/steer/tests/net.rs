@@ -88,7 +88,7 @@ pub(super) struct Net {
     pub(super) points: Vec<(Time, Node, Map)>,
     pub(super) verdicts: Vec<(Time, usize, bool, &'static str)>,
     /// Routes that were left as they were dead, and those taken instead
-    pub(super) failovers: Vec<(usize, Option<usize>)>,
+    pub(super) failovers: Vec<(usize, usize)>,
     /// Asks sent, by the Decider and by the Follower
     pub(super) asks: [u64; 2],
     pub(super) closes: Vec<u64>,
@@ -354,7 +354,7 @@ impl Net {
                 }
                 Step::Failover { from, to } => {
                     let route = |path: &Path| path[1].as_str()[1..].parse().unwrap();
-                    self.failovers.push((route(&from), to.as_ref().map(route)));
+                    self.failovers.push((route(&from), route(&to)));
                 }
                 Step::Point(map) => self.points.push((self.now, Node::Decider, map)),
                 Step::Ask { circuit, seq } => self.ask(circuit, Node::Follower, seq),
