@@ -52,7 +52,7 @@ pub struct Drain {
 #[serde(deny_unknown_fields)]
 pub struct SpeedtestRequest {
     /// The node
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "server")]
     pub node: NodeId,
     /// Seconds for each direction, 1 to 30; 3 without it
     #[serde(default, skip_serializing_if = "Option::is_none")]

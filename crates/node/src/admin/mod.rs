@@ -4,6 +4,7 @@
 //! the authentication of the TCP listener. The node is seen through [`Control`] only.
 
 mod nc;
+mod openapi;
 mod routes;
 mod server;
 mod socket;

@@ -10,7 +10,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
@@ -18,8 +17,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Control, nc};
+use super::{Control, nc, openapi};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -31,6 +32,8 @@ const MAX_TOKEN_TTL: u64 = 365 * 24 * 3600;
 /// State of the router.
 pub(super) struct Shared {
     pub(super) control: Arc<dyn Control>,
+    /// The OpenAPI document, in JSON
+    pub(super) document: Bytes,
     /// The flows of `ffmesh nc`. They end with the router.
     flows: Mutex<JoinSet<()>>,
 }
@@ -45,42 +48,76 @@ impl Shared {
 
 /// The API, without authentication: whoever reaches it may use it.
 pub fn router(control: Arc<dyn Control>) -> Router {
-    let api = Router::new()
-        .route("/status", get(status))
-        .route("/peers", get(peers))
-        .route("/routes", get(routes))
-        .route("/proxies", get(proxies))
-        .route("/flows", get(flows))
-        .route("/ping", post(ping))
-        .route("/trace", post(trace))
-        .route("/tokens", post(tokens))
-        .route("/nc", post(nc::nc));
-    Router::new()
+    let (router, document) = openapi::split(operations());
+    // What is made of types alone can be written.
+    let document = document.to_pretty_json().unwrap_or_default().into();
+    router.fallback(not_found).method_not_allowed_fallback(wrong_method).with_state(Arc::new(Shared {
+        control,
+        document,
+        flows: Mutex::default(),
+    }))
+}
+
+/// All there is, each with its description.
+pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
+    let api = OpenApiRouter::default()
+        .routes(routes!(status))
+        .routes(routes!(peers))
+        .routes(routes!(routes))
+        .routes(routes!(proxies))
+        .routes(routes!(flows))
+        .routes(routes!(ping))
+        .routes(routes!(trace))
+        .routes(routes!(tokens))
+        .routes(routes!(nc::nc))
+        .routes(routes!(openapi::openapi));
+    OpenApiRouter::with_openapi(openapi::frame())
         .nest("/api/v1", api)
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::new(Shared { control, flows: Mutex::default() }))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
 }
 
 type Node = State<Arc<Shared>>;
 
+/// The node at a glance
+#[utoipa::path(
+    get,
+    path = "/status",
+    tag = "node",
+    responses((status = 200, description = "The node at a glance", body = api::Status))
+)]
 async fn status(State(node): Node) -> Response {
     json(&node.control.status())
 }
 
+/// The neighbours, by id
+#[utoipa::path(
+    get,
+    path = "/peers",
+    tag = "node",
+    responses((status = 200, description = "The neighbours", body = Vec<api::Peer>))
+)]
 async fn peers(State(node): Node) -> Response {
     json(&node.control.peers())
 }
 
 /// Which routes.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct RouteFilter {
     /// Those to this node
+    #[param(value_type = Option<String>)]
     node: Option<NodeId>,
 }
 
+/// The ways to other nodes: by node, the best first
+#[utoipa::path(
+    get,
+    path = "/routes",
+    tag = "node",
+    params(RouteFilter),
+    responses((status = 200, description = "The routes", body = Vec<api::Route>))
+)]
 async fn routes(
     State(node): Node,
     query: Result<Query<RouteFilter>, QueryRejection>,
@@ -93,17 +130,33 @@ async fn routes(
     Ok(json(&routes))
 }
 
+/// The local listeners
+#[utoipa::path(
+    get,
+    path = "/proxies",
+    tag = "node",
+    responses((status = 200, description = "The local listeners", body = Vec<api::Proxy>))
+)]
 async fn proxies(State(node): Node) -> Response {
     json(&node.control.proxies())
 }
 
 /// Which flows.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct FlowFilter {
     /// Those with this id: one, or both ends of one that leads back to this node
     id: Option<String>,
 }
 
+/// Open flows, and the last that ended
+#[utoipa::path(
+    get,
+    path = "/flows",
+    tag = "node",
+    params(FlowFilter),
+    responses((status = 200, description = "The flows", body = api::Flows))
+)]
 async fn flows(
     State(node): Node,
     query: Result<Query<FlowFilter>, QueryRejection>,
@@ -117,16 +170,53 @@ async fn flows(
     Ok(json(&flows))
 }
 
+/// One round trip to a node, end to end
+#[utoipa::path(
+    post,
+    path = "/ping",
+    tag = "actions",
+    request_body = api::PingRequest,
+    responses(
+        (status = 200, description = "The node answered", body = api::Ping),
+        (status = 404, description = "The node is unknown", body = api::Error),
+        (status = 503, description = "No route leads to it", body = api::Error),
+        (status = 504, description = "It did not answer", body = api::Error),
+    )
+)]
 async fn ping(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::PingRequest = read(body).await?;
     Ok(json(&node.control.ping(request.node).await?))
 }
 
+/// Asks each node on the way to a node whether it is there
+#[utoipa::path(
+    post,
+    path = "/trace",
+    tag = "actions",
+    request_body = api::TraceRequest,
+    responses(
+        (status = 200, description = "What each node of the route said", body = api::Trace),
+        (status = 404, description = "The node is unknown", body = api::Error),
+        (status = 503, description = "No route leads to it", body = api::Error),
+        (status = 504, description = "It did not answer", body = api::Error),
+    )
+)]
 async fn trace(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::TraceRequest = read(body).await?;
     Ok(json(&node.control.trace(request.node).await?))
 }
 
+/// Makes a token, with which another machine can join
+#[utoipa::path(
+    post,
+    path = "/tokens",
+    tag = "actions",
+    request_body = api::TokenRequest,
+    responses(
+        (status = 200, description = "The token", body = api::Token),
+        (status = 409, description = "The node can't make tokens as it stands", body = api::Error),
+    )
+)]
 async fn tokens(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::TokenRequest = read(body).await?;
     if request.uses == 0 {
@@ -138,7 +228,29 @@ async fn tokens(State(node): Node, body: Body) -> Result<Response, Failure> {
     Ok(json(&node.control.create_token(request)?))
 }
 
+/// Whether the node runs
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "It does", body = str))
+)]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
 /// Ready means useful: everything is bound, new flows are taken, and a node that has upstreams has a link.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "It is", body = str),
+        (status = 503, description = "It is not, and why", body = api::Error),
+    )
+)]
 async fn readyz(State(node): Node) -> Result<&'static str, Failure> {
     let status = node.control.status();
     if status.draining {

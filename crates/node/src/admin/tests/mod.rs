@@ -1,5 +1,8 @@
 //! The API over a real Unix socket, with a double for the node.
 
+mod openapi;
+mod schema;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
