@@ -14,8 +14,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder, Server};
 use utoipa_axum::router::OpenApiRouter;
 
-/// Name of the cookie of a session of the console.
-const COOKIE: &str = "ffmesh_session";
+use super::auth::COOKIE;
 use super::routes::Shared;
 
 #[derive(utoipa::OpenApi)]

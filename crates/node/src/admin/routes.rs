@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
@@ -20,7 +20,9 @@ use tokio::task::JoinSet;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Control, nc, openapi};
+use super::auth::Auth;
+use super::limits::Streams;
+use super::{Control, login, nc, openapi};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -32,6 +34,11 @@ const MAX_TOKEN_TTL: u64 = 365 * 24 * 3600;
 /// State of the router.
 pub(super) struct Shared {
     pub(super) control: Arc<dyn Control>,
+    /// Who may use it over TCP; none where it is not offered there
+    pub(super) auth: Option<Arc<Auth>>,
+    /// Room for event streams
+    #[allow(dead_code)] // until there are any
+    pub(super) streams: Streams,
     /// The OpenAPI document, in JSON
     pub(super) document: Bytes,
     /// The flows of `ffmesh nc`. They end with the router.
@@ -47,12 +54,14 @@ impl Shared {
 }
 
 /// The API, without authentication: whoever reaches it may use it.
-pub fn router(control: Arc<dyn Control>) -> Router {
+pub fn router(control: Arc<dyn Control>, auth: Option<Arc<Auth>>) -> Router {
     let (router, document) = openapi::split(operations());
     // What is made of types alone can be written.
     let document = document.to_pretty_json().unwrap_or_default().into();
     router.fallback(not_found).method_not_allowed_fallback(wrong_method).with_state(Arc::new(Shared {
         control,
+        auth,
+        streams: Streams::default(),
         document,
         flows: Mutex::default(),
     }))
@@ -70,6 +79,10 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(trace))
         .routes(routes!(tokens))
         .routes(routes!(nc::nc))
+        .routes(routes!(login::login))
+        .routes(routes!(login::session))
+        .routes(routes!(login::logout))
+        .routes(routes!(login::login_codes))
         .routes(routes!(openapi::openapi));
     OpenApiRouter::with_openapi(openapi::frame())
         .nest("/api/v1", api)
@@ -277,12 +290,18 @@ async fn wrong_method() -> Failure {
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
+    retry_after: Option<Duration>,
     body: api::Error,
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: api::Error::new(error) }
+        Self { status, retry_after: None, body: api::Error::new(error) }
+    }
+
+    /// Says when to try again.
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     pub(super) fn bad_request(error: impl Into<String>) -> Self {
@@ -303,22 +322,32 @@ impl From<api::Error> for Failure {
             Some(Reason::Unsupported) => StatusCode::NOT_IMPLEMENTED,
             Some(_) => StatusCode::BAD_GATEWAY,
         };
-        Self { status, body }
+        Self { status, retry_after: None, body }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        let mut response = (self.status, Json(self.body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+            // Who has to wait does so without holding a connection.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     // Figures of this moment: nothing on the way may keep them.
     ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = read_bytes(body).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::bad_request(format!("the body is not the JSON that was expected: {error}")))

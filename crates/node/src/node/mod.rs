@@ -41,7 +41,7 @@ use ffmesh_core::target::Target;
 use ffmesh_core::wire::Capability;
 use ffmesh_udp::Socket;
 use jiff::Timestamp;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -108,6 +108,9 @@ pub enum StartError {
         /// What the system says
         error: io::Error,
     },
+    /// The admin API cannot listen.
+    #[error(transparent)]
+    AdminListen(#[from] admin::ListenError),
     /// The state directory or the machine's addresses cannot be read.
     #[error("cannot use {} or read this machine's addresses: {error}", path.display())]
     Machine {
@@ -185,6 +188,12 @@ impl Node {
         bound: Bound,
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
+        let auth = match config.admin.listen {
+            Some(listen) => {
+                Some(Arc::new(admin::Auth::new(&state, &config.admin, listen, counters.clone())?))
+            }
+            None => None,
+        };
         let labels = Labels::default();
         let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
@@ -280,7 +289,10 @@ impl Node {
         tasks.spawn(renew::renew(parts.clone()));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
-        tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
+        if let (Some(listener), Some(auth)) = (bound.admin_tcp, auth.clone()) {
+            tasks.spawn(admin::serve_tcp(listener, control.clone(), auth, std::future::pending()));
+        }
+        tasks.spawn(admin::serve(bound.admin_socket, control, auth, std::future::pending()));
         parts.announce();
         Ok(Self { parts, ingresses, tasks, _lock: lock })
     }
@@ -346,6 +358,10 @@ impl Parts {
         for proxy in self.config().proxies.iter().filter(|proxy| proxy.is_served()) {
             tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
         }
+        if let Some(listen) = self.config().admin.listen {
+            tracing::info!(%listen, "admin API listens; `ffmesh console` opens the console");
+            admin::warn_of_clear_text(listen);
+        }
         // The first, Go, FFMesh bound all interfaces: who comes from there would look for the fault elsewhere.
         if self.listening.iter().any(|address| address.ip().is_loopback()) {
             tracing::info!(
@@ -363,6 +379,7 @@ struct Bound {
     ingresses: Vec<Ingress>,
     admin_path: PathBuf,
     admin_socket: UnixListener,
+    admin_tcp: Option<TcpListener>,
 }
 
 impl Bound {
@@ -376,7 +393,8 @@ impl Bound {
         let admin_path = state.prepare_admin_socket()?;
         let admin_socket = admin::bind(&admin_path)
             .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
-        Ok(Self { udp, udp_address, ingresses, admin_path, admin_socket })
+        let admin_tcp = config.admin.listen.map(admin::bind_tcp).transpose()?;
+        Ok(Self { udp, udp_address, ingresses, admin_path, admin_socket, admin_tcp })
     }
 }
 

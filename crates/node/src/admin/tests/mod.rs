@@ -136,7 +136,7 @@ fn serve_double(double: Double) -> Served {
     let path = dir.path().join("admin.sock");
     let listener = bind(&path).unwrap();
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve(listener, Arc::new(double), async {
+    let task = tokio::spawn(serve(listener, Arc::new(double), None, async {
         stopped.await.ok();
     }));
     Served { _dir: dir, path, stop, task }
