@@ -17,7 +17,7 @@ use ffmesh_node::admin::{self, BoxFuture, Control, OpenFlow};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "up",
     "demo",
     "check",
@@ -31,6 +31,7 @@ const COMMANDS: [&str; 15] = [
     "flows",
     "ping",
     "trace",
+    "console",
     "nc",
     "completion",
 ];

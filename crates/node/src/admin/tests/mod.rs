@@ -1,5 +1,6 @@
 //! The API over a real Unix socket, with a double for the node.
 
+mod attacks;
 mod openapi;
 mod schema;
 
