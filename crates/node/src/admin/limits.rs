@@ -167,7 +167,7 @@ mod tests {
             assert!(streams.take().is_err());
         }
         taken.pop();
-        streams.take().unwrap();
+        assert!(streams.take().is_ok());
     }
 
     #[tokio::test]
