@@ -381,7 +381,7 @@ impl Node {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let path = dir.path().join("admin.sock");
         runtime.spawn(async move {
-            admin::serve(admin::bind(&path).unwrap(), Arc::new(Double), std::future::pending()).await;
+            admin::serve(admin::bind(&path).unwrap(), Arc::new(Double), None, std::future::pending()).await;
         });
         let path = dir.path().join("admin.sock");
         while !path.exists() {

@@ -188,12 +188,7 @@ impl Node {
         bound: Bound,
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
-        let auth = match config.admin.listen {
-            Some(listen) => {
-                Some(Arc::new(admin::Auth::new(&state, &config.admin, listen, counters.clone())?))
-            }
-            None => None,
-        };
+        let auth = admin_auth(&config, &state, &counters)?;
         let labels = Labels::default();
         let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
@@ -289,10 +284,7 @@ impl Node {
         tasks.spawn(renew::renew(parts.clone()));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
-        if let (Some(listener), Some(auth)) = (bound.admin_tcp, auth.clone()) {
-            tasks.spawn(admin::serve_tcp(listener, control.clone(), auth, std::future::pending()));
-        }
-        tasks.spawn(admin::serve(bound.admin_socket, control, auth, std::future::pending()));
+        serve_admin(&mut tasks, bound.admin_socket, bound.admin_tcp, control, auth);
         parts.announce();
         Ok(Self { parts, ingresses, tasks, _lock: lock })
     }
@@ -421,6 +413,29 @@ fn explain_udp(config: &Config, error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Who may use the admin API over TCP; none where it is not offered there.
+fn admin_auth(
+    config: &Config,
+    state: &StateDir,
+    counters: &Arc<Counters>,
+) -> Result<Option<Arc<admin::Auth>>, StateError> {
+    let auth = |listen| admin::Auth::new(state, &config.admin, listen, counters.clone());
+    Ok(config.admin.listen.map(auth).transpose()?.map(Arc::new))
+}
+
+fn serve_admin(
+    tasks: &mut JoinSet<()>,
+    socket: UnixListener,
+    tcp: Option<TcpListener>,
+    control: Arc<dyn admin::Control>,
+    auth: Option<Arc<admin::Auth>>,
+) {
+    if let (Some(listener), Some(auth)) = (tcp, auth.clone()) {
+        tasks.spawn(admin::serve_tcp(listener, control.clone(), auth, std::future::pending()));
+    }
+    tasks.spawn(admin::serve(socket, control, auth, std::future::pending()));
 }
 
 /// Serves the streams of each session in a task of its own.
