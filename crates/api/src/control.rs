@@ -52,7 +52,7 @@ pub struct Drain {
 #[serde(deny_unknown_fields)]
 pub struct SpeedtestRequest {
     /// The node
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "server")]
     pub node: NodeId,
     /// Seconds for each direction, 1 to 30; 3 without it
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,12 +89,27 @@ pub struct Throughput {
     pub mbit_per_s: f64,
 }
 
-/// `POST /api/v1/login`: the admin token, for a session of the console.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// `POST /api/v1/login`: the admin token or a one-time code, exactly one of them, for a session of the console.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// What is in `admin.token`
-    pub token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// That of a [`LoginCode`]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// `POST /api/v1/login-codes`: a code that opens one session.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginCode {
+    /// The code
+    pub code: String,
+    /// The console with the code: what a browser on the node's machine opens
+    pub url: String,
+    /// When it ends
+    pub expires: Timestamp,
 }
 
 /// `POST /api/v1/login` and `GET /api/v1/session`: a session. The cookie comes beside it.

@@ -16,7 +16,9 @@ mod token;
 mod topology;
 mod trace;
 
-pub use control::{Config, Drain, Login, Reload, Session, Speedtest, SpeedtestRequest, Throughput};
+pub use control::{
+    Config, Drain, Login, LoginCode, Reload, Session, Speedtest, SpeedtestRequest, Throughput,
+};
 pub use error::{Error, Problem};
 pub use event::{Change, Event, LogEntry, LogLine};
 pub use flow::{Flow, Flows, Role};

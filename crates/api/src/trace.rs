@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TraceRequest {
     /// The node
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "server")]
     pub node: NodeId,
 }
 
@@ -42,7 +42,7 @@ pub struct TraceHop {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PingRequest {
     /// The node
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "server")]
     pub node: NodeId,
 }
 

@@ -144,6 +144,10 @@ pub(crate) enum Command {
         RTT is from here to the hop and back; LINK RTT and LINK LOSS are of the hop's link to the one before it. \
         With --json each trace is one line. Exit status 1 when the node was not reached.")]
     Trace(Trace),
+    /// Print a link that opens the node's console in a browser
+    #[command(after_help = "Examples:\n  ffmesh console\n  xdg-open \"$(ffmesh console)\"\n  \
+        ffmesh console --json\n\nThe link works once, within a minute. The console is there when `admin.listen` is set.")]
+    Console(Show),
     /// Connect stdin and stdout to a target behind a node
     #[command(after_help = "Examples:\n  ffmesh nc 88b2c4d4e5 127.0.0.1:80\n  \
         ssh -o ProxyCommand='ffmesh nc 88b2c4d4e5 127.0.0.1:22' user@88b2c4d4e5\n  \

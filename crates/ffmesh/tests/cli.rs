@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// How long what does not depend on speed may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "up",
     "demo",
     "check",
@@ -38,6 +38,7 @@ const COMMANDS: [&str; 17] = [
     "flows",
     "ping",
     "trace",
+    "console",
     "nc",
     "completion",
 ];
@@ -425,7 +426,7 @@ impl Node {
         let events = Events::default();
         let double = Arc::new(Double(events.clone()));
         runtime.spawn(async move {
-            admin::serve(admin::bind(&path).unwrap(), double, std::future::pending()).await;
+            admin::serve(admin::bind(&path).unwrap(), double, None, std::future::pending()).await;
         });
         let path = dir.path().join("admin.sock");
         while !path.exists() {

@@ -29,9 +29,11 @@ pub enum ErrorKind {
     Enrolment,
     /// A record of the link-state database was refused
     Record,
+    /// A client of the admin API was refused: wrong token, code or session
+    Admin,
 }
 
-const KINDS: [(ErrorKind, &str); 11] = [
+const KINDS: [(ErrorKind, &str); 12] = [
     (ErrorKind::LinkDown, "link_down"),
     (ErrorKind::Handshake, "handshake"),
     (ErrorKind::KeyConflict, "key_conflict"),
@@ -43,6 +45,7 @@ const KINDS: [(ErrorKind, &str); 11] = [
     (ErrorKind::Accept, "accept"),
     (ErrorKind::Enrolment, "enrolment"),
     (ErrorKind::Record, "record"),
+    (ErrorKind::Admin, "admin"),
 ];
 
 /// The node's counters.
@@ -84,6 +87,6 @@ mod tests {
         }
         let errors = counters.errors();
         assert_eq!(errors.len(), KINDS.len());
-        assert_eq!((errors[0].kind.as_str(), errors[0].count), ("record", 11));
+        assert_eq!((errors[0].kind.as_str(), errors[0].count), ("admin", 12));
     }
 }

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod check;
+mod console;
 mod enrol;
 mod events;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             args.show = chosen(args.show);
             trace::trace(&args).await
         }
+        Command::Console(show) => console::console(&chosen(show)).await,
         Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
         Command::Completion(args) => completion(&args),
     }

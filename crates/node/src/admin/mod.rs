@@ -1,13 +1,21 @@
-//! The admin API: HTTP over the Unix socket in the state directory.
+//! The admin API: HTTP over the Unix socket in the state directory, and over TCP.
 //!
-//! [`bind`] makes the socket, [`serve`] answers on it, [`router`] is what it answers: the same router goes behind
-//! the authentication of the TCP listener. The node is seen through [`Control`] only.
+//! [`bind`] makes the socket, [`serve`] answers on it, [`router`] is what it answers: the same router stands behind
+//! the `guard` of the TCP listener ([`bind_tcp`], [`serve_tcp`]), which lets in who has the token or a session ([`Auth`]). The node is seen through [`Control`] only.
 
+mod auth;
+mod guard;
+mod hosts;
+mod limits;
+mod login;
 mod nc;
+mod openapi;
+mod patience;
 mod routes;
 mod server;
 mod socket;
 mod stream;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -22,10 +30,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::events::Events;
 
+pub use auth::{Auth, COOKIE, LOGIN_IDLE};
+pub use limits::MAX_STREAMS;
 pub use routes::{BODY_LIMIT, BODY_TIMEOUT, router};
 pub use server::{HEAD_TIMEOUT, MAX_CONNECTIONS, serve};
 pub use socket::bind;
-pub use stream::MAX_STREAMS;
+pub use tcp::{ListenError, bind_tcp, serve_tcp, warn_of_clear_text};
 
 /// Protocol name of the `Upgrade` header of `POST /api/v1/nc`.
 pub const NC_PROTOCOL: &str = "ffmesh-nc";

@@ -7,6 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use hyper_util::rt::TokioIo;
@@ -21,14 +22,33 @@ use super::{FLOW_HEADER, NC_PROTOCOL, OpenFlow};
 const BUFFER: usize = 64 * 1024;
 
 /// Where to.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Destination {
+    /// The node that dials
+    #[param(value_type = String, example = "server")]
     node: NodeId,
+    /// What it dials: `host:port` or `unix:/path`
+    #[param(value_type = String, example = "127.0.0.1:22")]
     target: Target,
 }
 
-/// Opens the flow first, so that a refusal is an ordinary answer with its reason; then answers 101 and copies.
-/// The end of either side's bytes ends that direction only.
+/// Opens a flow to a target behind a node and carries it as the bytes of the upgraded connection
+///
+/// Over the Unix socket only. Opens the flow first, so that a refusal is an ordinary answer with its reason; then answers
+/// 101 and copies. The end of either side's bytes ends that direction only.
+#[utoipa::path(
+    post,
+    path = "/nc",
+    tag = "actions",
+    params(Destination),
+    responses(
+        (status = 101, description = "The flow is open: its bytes follow", headers(("ffmesh-flow" = String, description = "Its id"))),
+        (status = 403, description = "Refused by policy, or not over the Unix socket", body = api::Error),
+        (status = 404, description = "The node is unknown", body = api::Error),
+        (status = 426, description = "The request does not ask for `Upgrade: ffmesh-nc`", body = api::Error),
+    )
+)]
 pub(super) async fn nc(
     State(node): State<Arc<Shared>>,
     query: Result<Query<Destination>, QueryRejection>,

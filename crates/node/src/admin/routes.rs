@@ -8,19 +8,21 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Control, MAX_STREAMS, nc, stream, topology};
+use super::auth::Auth;
+use super::limits::Streams;
+use super::{Control, login, nc, openapi, stream, topology};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -32,10 +34,14 @@ const MAX_TOKEN_TTL: u64 = 365 * 24 * 3600;
 /// State of the router.
 pub(super) struct Shared {
     pub(super) control: Arc<dyn Control>,
+    /// Who may use it over TCP; none where it is not offered there
+    pub(super) auth: Option<Arc<Auth>>,
+    /// Room for event streams
+    pub(super) streams: Streams,
+    /// The OpenAPI document, in JSON
+    pub(super) document: Bytes,
     /// The flows of `ffmesh nc`. They end with the router.
     flows: Mutex<JoinSet<()>>,
-    /// Room for event streams
-    pub(super) streams: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -47,48 +53,87 @@ impl Shared {
 }
 
 /// The API, without authentication: whoever reaches it may use it.
-pub fn router(control: Arc<dyn Control>) -> Router {
-    let api = Router::new()
-        .route("/status", get(status))
-        .route("/peers", get(peers))
-        .route("/routes", get(routes))
-        .route("/proxies", get(proxies))
-        .route("/flows", get(flows))
-        .route("/ping", post(ping))
-        .route("/trace", post(trace))
-        .route("/tokens", post(tokens))
-        .route("/nc", post(nc::nc))
-        .route("/topology", get(topology::topology))
-        .route("/services", get(topology::services))
-        .route("/events", get(stream::events))
-        .route("/log", get(stream::log));
-    let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-    Router::new()
+pub fn router(control: Arc<dyn Control>, auth: Option<Arc<Auth>>) -> Router {
+    let (router, document) = openapi::split(operations());
+    // What is made of types alone can be written.
+    let document = document.to_pretty_json().unwrap_or_default().into();
+    router.fallback(not_found).method_not_allowed_fallback(wrong_method).with_state(Arc::new(Shared {
+        control,
+        auth,
+        streams: Streams::default(),
+        document,
+        flows: Mutex::default(),
+    }))
+}
+
+/// All there is, each with its description.
+pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
+    let api = OpenApiRouter::default()
+        .routes(routes!(status))
+        .routes(routes!(peers))
+        .routes(routes!(routes))
+        .routes(routes!(proxies))
+        .routes(routes!(flows))
+        .routes(routes!(ping))
+        .routes(routes!(trace))
+        .routes(routes!(tokens))
+        .routes(routes!(nc::nc))
+        .routes(routes!(topology::topology))
+        .routes(routes!(topology::services))
+        .routes(routes!(stream::events))
+        .routes(routes!(stream::log))
+        .routes(routes!(login::login))
+        .routes(routes!(login::session))
+        .routes(routes!(login::logout))
+        .routes(routes!(login::login_codes))
+        .routes(routes!(openapi::openapi));
+    OpenApiRouter::with_openapi(openapi::frame())
         .nest("/api/v1", api)
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::new(Shared { control, flows: Mutex::default(), streams }))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
 }
 
 pub(super) type Node = State<Arc<Shared>>;
 
+/// The node at a glance
+#[utoipa::path(
+    get,
+    path = "/status",
+    tag = "node",
+    responses((status = 200, description = "The node at a glance", body = api::Status))
+)]
 async fn status(State(node): Node) -> Response {
     json(&node.control.status())
 }
 
+/// The neighbours, by id
+#[utoipa::path(
+    get,
+    path = "/peers",
+    tag = "node",
+    responses((status = 200, description = "The neighbours", body = Vec<api::Peer>))
+)]
 async fn peers(State(node): Node) -> Response {
     json(&node.control.peers())
 }
 
 /// Which routes.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct RouteFilter {
     /// Those to this node
+    #[param(value_type = Option<String>)]
     node: Option<NodeId>,
 }
 
+/// The ways to other nodes: by node, the best first
+#[utoipa::path(
+    get,
+    path = "/routes",
+    tag = "node",
+    params(RouteFilter),
+    responses((status = 200, description = "The routes", body = Vec<api::Route>))
+)]
 async fn routes(
     State(node): Node,
     query: Result<Query<RouteFilter>, QueryRejection>,
@@ -101,17 +146,33 @@ async fn routes(
     Ok(json(&routes))
 }
 
+/// The local listeners
+#[utoipa::path(
+    get,
+    path = "/proxies",
+    tag = "node",
+    responses((status = 200, description = "The local listeners", body = Vec<api::Proxy>))
+)]
 async fn proxies(State(node): Node) -> Response {
     json(&node.control.proxies())
 }
 
 /// Which flows.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct FlowFilter {
     /// Those with this id: one, or both ends of one that leads back to this node
     id: Option<String>,
 }
 
+/// Open flows, and the last that ended
+#[utoipa::path(
+    get,
+    path = "/flows",
+    tag = "node",
+    params(FlowFilter),
+    responses((status = 200, description = "The flows", body = api::Flows))
+)]
 async fn flows(
     State(node): Node,
     query: Result<Query<FlowFilter>, QueryRejection>,
@@ -125,16 +186,53 @@ async fn flows(
     Ok(json(&flows))
 }
 
+/// One round trip to a node, end to end
+#[utoipa::path(
+    post,
+    path = "/ping",
+    tag = "actions",
+    request_body = api::PingRequest,
+    responses(
+        (status = 200, description = "The node answered", body = api::Ping),
+        (status = 404, description = "The node is unknown", body = api::Error),
+        (status = 503, description = "No route leads to it", body = api::Error),
+        (status = 504, description = "It did not answer", body = api::Error),
+    )
+)]
 async fn ping(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::PingRequest = read(body).await?;
     Ok(json(&node.control.ping(request.node).await?))
 }
 
+/// Asks each node on the way to a node whether it is there
+#[utoipa::path(
+    post,
+    path = "/trace",
+    tag = "actions",
+    request_body = api::TraceRequest,
+    responses(
+        (status = 200, description = "What each node of the route said", body = api::Trace),
+        (status = 404, description = "The node is unknown", body = api::Error),
+        (status = 503, description = "No route leads to it", body = api::Error),
+        (status = 504, description = "It did not answer", body = api::Error),
+    )
+)]
 async fn trace(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::TraceRequest = read(body).await?;
     Ok(json(&node.control.trace(request.node).await?))
 }
 
+/// Makes a token, with which another machine can join
+#[utoipa::path(
+    post,
+    path = "/tokens",
+    tag = "actions",
+    request_body = api::TokenRequest,
+    responses(
+        (status = 200, description = "The token", body = api::Token),
+        (status = 409, description = "The node can't make tokens as it stands", body = api::Error),
+    )
+)]
 async fn tokens(State(node): Node, body: Body) -> Result<Response, Failure> {
     let request: api::TokenRequest = read(body).await?;
     if request.uses == 0 {
@@ -146,7 +244,29 @@ async fn tokens(State(node): Node, body: Body) -> Result<Response, Failure> {
     Ok(json(&node.control.create_token(request)?))
 }
 
+/// Whether the node runs
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "It does", body = str))
+)]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
 /// Ready means useful: everything is bound, new flows are taken, and a node that has upstreams has a link.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "It is", body = str),
+        (status = 503, description = "It is not, and why", body = api::Error),
+    )
+)]
 async fn readyz(State(node): Node) -> Result<&'static str, Failure> {
     let status = node.control.status();
     if status.draining {
@@ -173,12 +293,18 @@ async fn wrong_method() -> Failure {
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
+    retry_after: Option<Duration>,
     body: api::Error,
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: api::Error::new(error) }
+        Self { status, retry_after: None, body: api::Error::new(error) }
+    }
+
+    /// Says when to try again.
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     pub(super) fn bad_request(error: impl Into<String>) -> Self {
@@ -199,13 +325,23 @@ impl From<api::Error> for Failure {
             Some(Reason::Unsupported) => StatusCode::NOT_IMPLEMENTED,
             Some(_) => StatusCode::BAD_GATEWAY,
         };
-        Self { status, body }
+        Self { status, retry_after: None, body }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        let mut response = (self.status, Json(self.body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+            // Who has to wait does so without holding a connection.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 
@@ -214,7 +350,7 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = read_bytes(body).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::bad_request(format!("the body is not the JSON that was expected: {error}")))

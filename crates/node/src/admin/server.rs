@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::auth::Auth;
 use super::{Control, router};
 
 /// How long a client may take to send a request's head. The clients are local; a slower one is stuck.
@@ -21,14 +22,19 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// small beside the limit on open files.
 pub const MAX_CONNECTIONS: usize = 256;
 /// How long requests that are being answered may take when the node stops.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Pause after `accept` failed, which it does at once again when files have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the admin API until `shutdown` is ready; then requests that are being answered get 2 s, and flows of
-/// `ffmesh nc` that are still open are cut.
-pub async fn serve(listener: UnixListener, control: Arc<dyn Control>, shutdown: impl Future<Output = ()>) {
-    let service = TowerToHyperService::new(router(control));
+/// `ffmesh nc` that are still open are cut. `auth` makes login codes; none where the API is not offered over TCP.
+pub async fn serve(
+    listener: UnixListener,
+    control: Arc<dyn Control>,
+    auth: Option<Arc<Auth>>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let service = TowerToHyperService::new(router(control, auth));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
 

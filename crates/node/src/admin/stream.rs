@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use ffmesh_api as api;
@@ -24,11 +24,6 @@ use tokio_stream::{Stream, StreamExt};
 use super::routes::{Failure, Node, json};
 use crate::events::{Events, lagged};
 
-/// Streams at once, over all listeners: each browser tab has one. Each may hold [`MAX_WAITING`](crate::events::MAX_WAITING)
-/// events, which all share.
-pub const MAX_STREAMS: usize = 64;
-/// Seconds after which a client that found no room may ask again.
-const RETRY_AFTER: &str = "5";
 /// A comment is sent where nothing else was for this long, so that neither side takes silence for a lost connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a browser waits before it connects again.
@@ -38,6 +33,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Which events.
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// Those after the one with this number, as far as they are kept; without it and without `Last-Event-ID`, those
     /// from now on. 0 brings all that are kept
@@ -46,16 +42,16 @@ pub(super) struct Wanted {
     kinds: Option<String>,
 }
 
-/// Changes of state as they happen.
+/// Changes of state as they happen, as server-sent events
 #[utoipa::path(
     get,
     path = "/events",
+    tag = "mesh",
     params(Wanted),
     responses(
-        (status = 200, body = api::Event, content_type = "text/event-stream"),
-        (status = 400, body = api::Error),
-        (status = 503, body = api::Error),
-    ),
+        (status = 200, description = "The stream", body = api::Event, content_type = "text/event-stream"),
+        (status = 503, description = "All streams are taken", body = api::Error),
+    )
 )]
 pub(super) async fn events(
     State(node): Node,
@@ -65,19 +61,19 @@ pub(super) async fn events(
     let Query(wanted) = query.map_err(|error| Failure::bad_request(error.body_text()))?;
     let kinds = wanted.kinds.as_deref().map(kinds).transpose()?;
     let after = last_event_id(&headers)?.or(wanted.after);
-    let Ok(permit) = node.streams.clone().try_acquire_owned() else {
-        let error =
-            format!("{MAX_STREAMS} event streams are open, which is all that this node serves at once");
-        let refusal = Failure::new(StatusCode::SERVICE_UNAVAILABLE, error);
-        return Ok(([(header::RETRY_AFTER, RETRY_AFTER)], refusal).into_response());
-    };
+    let permit = node.streams.take()?;
     let events = Sse::new(stream(node.control.events(), after, kinds, permit))
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([(header::CACHE_CONTROL, "no-store")], events).into_response())
 }
 
-/// The last lines of the log.
-#[utoipa::path(get, path = "/log", responses((status = 200, body = Vec<api::LogEntry>)))]
+/// The last lines of the log, oldest first
+#[utoipa::path(
+    get,
+    path = "/log",
+    tag = "node",
+    responses((status = 200, description = "The last lines of the log", body = Vec<api::LogEntry>))
+)]
 pub(super) async fn log(State(node): Node) -> Response {
     json(&node.control.log())
 }

@@ -31,7 +31,7 @@ pub(super) const QUIC: &[&str] = &[
 ];
 pub(super) const UPSTREAM: &[&str] = &["name", "node_id", "address", "cost"];
 pub(super) const MESH: &[&str] = &["transit", "cost", "hold", "drain_timeout"];
-pub(super) const ADMIN: &[&str] = &["listen"];
+pub(super) const ADMIN: &[&str] = &["listen", "hosts"];
 pub(super) const LOG: &[&str] = &["level", "format"];
 
 const HOMES: [(&str, &[&str]); 9] = [

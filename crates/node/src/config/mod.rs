@@ -218,6 +218,8 @@ pub struct Mesh {
 pub struct Admin {
     /// `listen`: TCP address of console, API and metrics. Off by default.
     pub listen: Option<SocketAddr>,
+    /// `hosts`: names by which it may be addressed, beside addresses, `localhost` and this machine's name.
+    pub hosts: Vec<String>,
 }
 
 /// `log`

@@ -319,10 +319,12 @@ fn mesh(section: &Section<'_>, report: &mut Report<'_>) -> Mesh {
 }
 
 fn admin(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Admin {
-    let Some(listen) = section.get("listen", report, value::socket) else { return Admin::default() };
-    taken.socket(Socket::Tcp(listen.value), &listen, report);
-    later(&listen, "console and API are not served over TCP; the Unix socket is there", report);
-    Admin { listen: Some(listen.value) }
+    let listen = section.get("listen", report, value::socket);
+    if let Some(listen) = &listen {
+        taken.socket(Socket::Tcp(listen.value), listen, report);
+    }
+    let hosts = section.list("hosts", report, value::host_name).unwrap_or_default();
+    Admin { listen: listen.map(|listen| listen.value), hosts }
 }
 
 fn log(section: &Section<'_>, report: &mut Report<'_>) -> Log {

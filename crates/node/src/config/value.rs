@@ -176,6 +176,19 @@ pub(super) fn socket(text: &str) -> Parsed<SocketAddr> {
     })
 }
 
+/// A name by which a machine is addressed, in lower case (RFC 1123, section 2.1; `_` is seen in practice).
+pub(super) fn host_name(text: &str) -> Parsed<String> {
+    let name = text.trim_end_matches('.').to_ascii_lowercase();
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 253 || !name.chars().all(fits) {
+        return Err(format!(
+            "{}: expected a host name without a port such as console.example.com",
+            quoted(text)
+        ));
+    }
+    Ok(name)
+}
+
 pub(super) fn target(text: &str) -> Parsed<Target> {
     if !text.starts_with("unix:") && text.contains('%') {
         return Err(format!("{} has a zone, which is not supported: {HOST_PORT}", quoted(text)));

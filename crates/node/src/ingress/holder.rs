@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The process that listens on a TCP port: `nginx (process 1234)`.
-pub(super) fn of_tcp_port(port: u16) -> Option<String> {
+pub(crate) fn of_tcp_port(port: u16) -> Option<String> {
     const LISTEN: &str = "0A";
     of_port(["/proc/net/tcp", "/proc/net/tcp6"], port, Some(LISTEN))
 }

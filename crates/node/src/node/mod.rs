@@ -42,7 +42,7 @@ use ffmesh_core::target::Target;
 use ffmesh_core::wire::Capability;
 use ffmesh_udp::Socket;
 use jiff::Timestamp;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -110,6 +110,9 @@ pub enum StartError {
         /// What the system says
         error: io::Error,
     },
+    /// The admin API cannot listen.
+    #[error(transparent)]
+    AdminListen(#[from] admin::ListenError),
     /// The state directory or the machine's addresses cannot be read.
     #[error("cannot use {} or read this machine's addresses: {error}", path.display())]
     Machine {
@@ -192,6 +195,7 @@ impl Node {
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
         let changes = Events::default();
+        let auth = admin_auth(&config, &state, &counters)?;
         let labels = Labels::default();
         let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
@@ -287,7 +291,7 @@ impl Node {
         tasks.spawn(parts.journal.publish_to(parts.events.clone()));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
-        tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
+        serve_admin(&mut tasks, bound.admin_socket, bound.admin_tcp, control, auth);
         parts.announce();
         Ok(Self { parts, ingresses, tasks, _lock: lock })
     }
@@ -353,6 +357,10 @@ impl Parts {
         for proxy in self.config().proxies.iter().filter(|proxy| proxy.is_served()) {
             tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
         }
+        if let Some(listen) = self.config().admin.listen {
+            tracing::info!(%listen, "admin API listens; `ffmesh console` opens the console");
+            admin::warn_of_clear_text(listen);
+        }
         // The first, Go, FFMesh bound all interfaces: who comes from there would look for the fault elsewhere.
         if self.listening.iter().any(|address| address.ip().is_loopback()) {
             tracing::info!(
@@ -370,6 +378,7 @@ struct Bound {
     ingresses: Vec<Ingress>,
     admin_path: PathBuf,
     admin_socket: UnixListener,
+    admin_tcp: Option<TcpListener>,
 }
 
 impl Bound {
@@ -383,7 +392,8 @@ impl Bound {
         let admin_path = state.prepare_admin_socket()?;
         let admin_socket = admin::bind(&admin_path)
             .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
-        Ok(Self { udp, udp_address, ingresses, admin_path, admin_socket })
+        let admin_tcp = config.admin.listen.map(admin::bind_tcp).transpose()?;
+        Ok(Self { udp, udp_address, ingresses, admin_path, admin_socket, admin_tcp })
     }
 }
 
@@ -410,6 +420,29 @@ fn explain_udp(config: &Config, error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// Who may use the admin API over TCP; none where it is not offered there.
+fn admin_auth(
+    config: &Config,
+    state: &StateDir,
+    counters: &Arc<Counters>,
+) -> Result<Option<Arc<admin::Auth>>, StateError> {
+    let auth = |listen| admin::Auth::new(state, &config.admin, listen, counters.clone());
+    Ok(config.admin.listen.map(auth).transpose()?.map(Arc::new))
+}
+
+fn serve_admin(
+    tasks: &mut JoinSet<()>,
+    socket: UnixListener,
+    tcp: Option<TcpListener>,
+    control: Arc<dyn admin::Control>,
+    auth: Option<Arc<admin::Auth>>,
+) {
+    if let (Some(listener), Some(auth)) = (tcp, auth.clone()) {
+        tasks.spawn(admin::serve_tcp(listener, control.clone(), auth, std::future::pending()));
+    }
+    tasks.spawn(admin::serve(socket, control, auth, std::future::pending()));
 }
 
 /// Serves the streams of each session in a task of its own.

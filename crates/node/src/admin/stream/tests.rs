@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
 
-use super::{MAX_STREAMS, stream};
+use super::stream;
+use crate::admin::MAX_STREAMS;
 use crate::admin::tests::{Double, Served, serve_double};
 use crate::events::{Events, MAX_WAITING};
 

@@ -1,5 +1,9 @@
 //! The API over a real Unix socket, with a double for the node.
 
+mod attacks;
+mod openapi;
+mod schema;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,7 +174,7 @@ pub(super) fn serve_double(double: Double) -> Served {
     let path = dir.path().join("admin.sock");
     let listener = bind(&path).unwrap();
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve(listener, Arc::new(double), async {
+    let task = tokio::spawn(serve(listener, Arc::new(double), None, async {
         stopped.await.ok();
     }));
     Served { _dir: dir, path, stop, task }
