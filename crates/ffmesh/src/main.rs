@@ -14,6 +14,7 @@ mod log;
 mod output;
 mod place;
 mod run;
+mod watchdog;
 
 use std::process::ExitCode;
 

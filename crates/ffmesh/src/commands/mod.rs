@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod check;
+mod drain;
 mod enrol;
 #[cfg(test)]
 mod fixture;
@@ -65,6 +66,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Trace(mut args) => {
             args.show = chosen(args.show);
             trace::trace(&args).await
+        }
+        Command::Drain(mut args) => {
+            args.show = chosen(args.show);
+            drain::drain(&args).await
         }
         Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
         Command::Completion(args) => completion(&args),

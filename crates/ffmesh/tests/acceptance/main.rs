@@ -18,6 +18,7 @@
 //! - [`unsteady`]: links that flap, lose packets, work in one direction only; meshes that fall apart and meet again
 //! - [`moving`]: addresses that change, NATs that forget, path MTUs that shrink
 //! - [`restarts`]: nodes that restart, stop, or come back as somebody else
+//! - [`rolling`]: every relay is restarted under load; what a draining node does
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
@@ -46,6 +47,7 @@ mod refusals;
 mod relay_cost;
 mod resilience;
 mod restarts;
+mod rolling;
 mod seed_shape;
 mod sharing;
 mod stranger;

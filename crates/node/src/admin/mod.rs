@@ -3,6 +3,7 @@
 //! [`bind`] makes the socket, [`serve`] answers on it, [`router`] is what it answers: the same router goes behind
 //! the authentication of the TCP listener. The node is seen through [`Control`] only.
 
+mod drain;
 mod nc;
 mod routes;
 mod server;
@@ -61,6 +62,8 @@ pub trait Control: Send + Sync + 'static {
     fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>>;
     /// Opens a flow to a target behind a node (`ffmesh nc`).
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>>;
+    /// Refuses new flows from now on, and has the node end once the open ones have. Asking again changes nothing.
+    fn drain(&self) -> api::Drain;
     /// Makes a token.
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error>;
 }

@@ -187,6 +187,10 @@ impl Control for NodeControl {
         })
     }
 
+    fn drain(&self) -> api::Drain {
+        self.parts.drain()
+    }
+
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {
         let config = self.parts.config();
         let options = TokenOptions {
