@@ -165,8 +165,10 @@ impl Mesh {
         let mut asked: Vec<_> =
             ends.chain(relays).map(|(id, node)| (id, Box::pin(node.drain_asked()))).collect();
         poll_fn(move |context| {
-            let told = asked.iter_mut().find(|(_, asked)| asked.as_mut().poll(context).is_ready());
-            told.map_or(Poll::Pending, |(id, _)| Poll::Ready(id.clone()))
+            let told = asked
+                .iter_mut()
+                .find_map(|(id, asked)| asked.as_mut().poll(context).is_ready().then(|| id.clone()));
+            told.map_or(Poll::Pending, Poll::Ready)
         })
     }
 
