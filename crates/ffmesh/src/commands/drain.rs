@@ -45,7 +45,7 @@ pub(crate) async fn drain(args: &Drain) -> Outcome {
     };
     let say = |text: String| if args.show.json { Ok(()) } else { output::line(&text) };
     let timeout = Duration::from_secs(told.timeout_s);
-    say(format!("draining: {}, which have {} to end", flows(told.flows_open), duration(timeout)))?;
+    say(format!("draining for at most {}: {}", duration(timeout), flows(told.flows_open)))?;
     if !args.no_wait {
         follow(&node, timeout + GRACE, &mut report, &say).await?;
         let cut = if report.flows_left > 0 {
