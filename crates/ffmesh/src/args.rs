@@ -1,7 +1,9 @@
 //! The command line: names, help and examples. What each command does is in [`crate::commands`].
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
@@ -97,7 +99,8 @@ pub(crate) enum Command {
     )]
     Token(Token),
     /// Join a mesh with a token from one of its nodes
-    #[command(after_help = "Examples:\n  ffmesh join ffm1.… b.yaml\n\n\
+    #[command(after_help = "Examples:\n  ffmesh join ffm1.… b.yaml\n  ffmesh join - b.yaml < token\n  \
+        ffmesh join --if-needed @/etc/ffmesh/token b.yaml\n\n\
         CONFIG is written when it does not exist, and never changed when it does. The node's id is that of \
         CONFIG or --node; without either it is made up.")]
     Join(Join),
@@ -148,6 +151,12 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  ffmesh console\n  xdg-open \"$(ffmesh console)\"\n  \
         ffmesh console --json\n\nThe link works once, within a minute. The console is there when `admin.listen` is set.")]
     Console(Show),
+    /// Let the node end: no new flows, and the open ones may finish
+    #[command(after_help = "Examples:\n  ffmesh drain\n  ffmesh drain --config a.yaml --no-wait\n  \
+        ffmesh drain --json\n\n\
+        The same as SIGTERM. The node tells the mesh, which takes other ways, and ends as soon as nothing goes through \
+        it any more, at the latest after `mesh.drain_timeout`. Ctrl-C ends this command only.")]
+    Drain(Drain),
     /// Connect stdin and stdout to a target behind a node
     #[command(after_help = "Examples:\n  ffmesh nc 88b2c4d4e5 127.0.0.1:80\n  \
         ssh -o ProxyCommand='ffmesh nc 88b2c4d4e5 127.0.0.1:22' user@88b2c4d4e5\n  \
@@ -261,8 +270,11 @@ pub(crate) struct TokenCreate {
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// The token: ffm1.…
-    pub(crate) token: String,
+    /// The token: ffm1.…, @FILE to read it from a file, or - to read it from stdin
+    pub(crate) token: TokenSource,
+    /// Do nothing when this node has an identity; the token is not read then
+    #[arg(long)]
+    pub(crate) if_needed: bool,
     /// The configuration file
     #[arg(value_name = "CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config_file: Option<PathBuf>,
@@ -341,6 +353,15 @@ pub(crate) struct Trace {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// Do not wait until the node has ended
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Nc {
     /// Id of the node that dials
     #[arg(value_name = "NODE")]
@@ -357,6 +378,29 @@ pub(crate) struct Completion {
     pub(crate) shell: clap_complete::Shell,
     #[command(flatten)]
     pub(crate) choice: Choice,
+}
+
+/// Where `join` finds its token. Other users of a machine see the arguments of its commands, but not its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenSource {
+    /// The argument itself
+    Argument(String),
+    /// A file
+    File(PathBuf),
+    /// Standard input
+    Stdin,
+}
+
+impl FromStr for TokenSource {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.strip_prefix('@') {
+            Some(file) => Self::File(file.into()),
+            None if text == "-" => Self::Stdin,
+            None => Self::Argument(text.to_owned()),
+        })
+    }
 }
 
 fn address(text: &str) -> Result<Address, String> {

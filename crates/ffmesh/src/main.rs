@@ -15,6 +15,7 @@ mod log;
 mod output;
 mod place;
 mod run;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// How long what does not depend on speed may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "up",
     "demo",
     "check",
@@ -39,6 +39,7 @@ const COMMANDS: [&str; 18] = [
     "ping",
     "trace",
     "console",
+    "drain",
     "nc",
     "completion",
 ];
@@ -124,7 +125,7 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn commands_of_later_versions_do_not_pretend_to_exist() {
-    for command in ["speedtest", "reload", "drain", "revoke", "authority"] {
+    for command in ["speedtest", "reload", "revoke", "authority"] {
         assert_refused(&[command], 2, &["unrecognized subcommand"]);
     }
 }
@@ -267,6 +268,24 @@ fn a_token_that_is_none_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "{output:?}");
 }
 
+#[test]
+fn join_reads_its_token_from_a_file_and_does_nothing_where_nothing_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let join = |token: &str, more: &[&str]| run_in(dir.path(), &[&["join", token, "a.yaml"], more].concat());
+    let said = |output: &Output| stderr(output).to_owned();
+    let output = join("@token", &["--if-needed"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said(&output).contains("cannot be read from token"), "{output:?}");
+    std::fs::write(dir.path().join("token"), "nonsense\n").unwrap();
+    assert_eq!(said(&join("@token", &[])), said(&join("nonsense", &[])));
+
+    assert!(run_in(dir.path(), &["init", "a.yaml"]).status.success());
+    let output = join("@nowhere", &["--if-needed", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["joined"], false);
+    assert_eq!(join("@nowhere", &[]).status.code(), Some(1));
+}
+
 /// A node that knows `server`, which echoes once the client has ended. What it dials at port 8 is cut.
 struct Double(Events);
 
@@ -397,6 +416,10 @@ impl Control for Double {
             "fields": {"peer": "b"}
         });
         serde_json::from_value(json!([line])).unwrap()
+    }
+
+    fn drain(&self) -> api::Drain {
+        api::Drain { flows_open: 3, timeout_s: 30 }
     }
 
     fn create_token(&self, _: api::TokenRequest) -> Result<api::Token, api::Error> {

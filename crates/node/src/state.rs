@@ -27,7 +27,14 @@ pub struct StateDir {
 /// Holds a state directory for this process until it is dropped.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // See `StateDir::is_held`. What stays there is the id of a process that is gone.
+        let _ = self.file.set_len(0);
+    }
 }
 
 /// Why the state directory could not be used.
@@ -203,7 +210,18 @@ impl StateDir {
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
         file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(StateLock { _file: file })
+        Ok(StateLock { file })
+    }
+
+    /// Whether a node that runs has the directory, as far as this process can see; it takes no lock itself, which a
+    /// node that starts at this moment would stumble over.
+    pub fn is_held(&self) -> bool {
+        let holder = fs::read_to_string(self.path.join(LOCK_FILE)).ok();
+        let holder = holder.and_then(|pid| pid.trim().parse().ok()).and_then(rustix::process::Pid::from_raw);
+        holder.is_some_and(|pid| {
+            // EPERM: it is there, and another user's.
+            !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+        })
     }
 
     /// A number that grows with each start of this node, even when the clock went back: milliseconds since 1970, or
@@ -466,8 +484,23 @@ mod tests {
         let held = state.lock().unwrap();
         let error = state.lock().unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(state.is_held());
         drop(held);
+        assert!(!state.is_held());
         state.lock().unwrap();
+    }
+
+    #[test]
+    fn what_was_held_by_a_process_that_is_gone_is_not_held() {
+        let (_temp, state) = dir();
+        assert!(!state.is_held());
+        state.create().unwrap();
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        for (text, held) in [(gone.id(), false), (std::process::id(), true), (0, false)] {
+            fs::write(state.path().join(LOCK_FILE), text.to_string()).unwrap();
+            assert_eq!(state.is_held(), held, "{text}");
+        }
     }
 
     #[test]

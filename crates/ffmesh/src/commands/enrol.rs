@@ -1,6 +1,7 @@
 //! `ffmesh init` and `ffmesh join`: how a node gets its identity and its first configuration file.
 
 use std::fmt::Write as _;
+use std::io::Read;
 use std::path::Path;
 
 use ffmesh_core::id::NodeId;
@@ -9,7 +10,7 @@ use ffmesh_node::identity::{self, Founded, InitOptions, JoinOptions, Joined};
 use ffmesh_node::state::StateDir;
 use serde_json::json;
 
-use crate::args::{Choice, Init, Join};
+use crate::args::{Choice, Init, Join, TokenSource};
 use crate::config_file::{self, FirstFile, NewFile, upstream_lines};
 use crate::failure::{Failure, Outcome};
 use crate::format::{expiry, shell_word};
@@ -17,6 +18,8 @@ use crate::{output, place};
 
 /// UDP port of a founder whose file names none.
 const DEFAULT_PORT: u16 = 3334;
+/// Longest file that is read as a token: several times as long as one with many addresses.
+const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
 /// Founds a mesh. Over an existing identity nothing is changed and no file written.
 pub(crate) fn init(args: &Init) -> Outcome {
@@ -86,9 +89,13 @@ fn told_of_init(node: &Newcomer, founded: &Founded, port: u16, port_of_file: Opt
 /// Joins a mesh. Over an existing identity nothing is changed and no file written.
 pub(crate) async fn join(args: &Join) -> Outcome {
     let node = Newcomer::read(args.config_file.clone(), &args.show.choice)?;
+    if args.if_needed && place::has_identity(&node.state) {
+        return told_of_nothing(&node, args.show.json);
+    }
+    let token = read_token(&args.token)?;
     let new_file = node.new_file()?;
     let options = JoinOptions { state: node.state.clone(), node_id: node.node_id.clone() };
-    let mut joined = identity::join(&args.token, &options).await?;
+    let mut joined = identity::join(&token, &options).await?;
     // A node that joins again with a token of a node that dials it: it does not dial itself.
     joined.upstreams.retain(|(id, _)| *id != joined.node_id);
     if let Some(new_file) = new_file {
@@ -108,11 +115,45 @@ pub(crate) async fn join(args: &Join) -> Outcome {
             .collect();
         return output::json(&json!({
             "node_id": joined.node_id, "mesh": joined.mesh, "groups": joined.groups, "expires": joined.expires,
-            "upstreams": upstreams, "state_dir": node.state.path(),
+            "joined": true, "upstreams": upstreams, "state_dir": node.state.path(),
             "config": node.file, "config_written": node.config.is_none(),
         }));
     }
     output::text(&told_of_join(&node, &joined))
+}
+
+/// The token, from wherever it is.
+fn read_token(source: &TokenSource) -> Outcome<String> {
+    let (from, token) = match source {
+        TokenSource::Argument(token) => return Ok(token.clone()),
+        TokenSource::Stdin => ("stdin".to_owned(), read_word(std::io::stdin().lock())),
+        TokenSource::File(path) => {
+            (path.display().to_string(), std::fs::File::open(path).and_then(read_word))
+        }
+    };
+    token.map_err(|error| {
+        Failure::failed(format!(
+            "the token cannot be read from {from}: {error}\nmake one with `ffmesh token create` on a node of the mesh, \
+             and write it there"
+        ))
+    })
+}
+
+/// A file that has a token and nothing else.
+fn read_word(file: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_TOKEN_FILE).read_to_string(&mut text)?;
+    match text.trim() {
+        "" => Err(std::io::Error::other("it is empty")),
+        word => Ok(word.to_owned()),
+    }
+}
+
+fn told_of_nothing(node: &Newcomer, json: bool) -> Outcome {
+    if json {
+        return output::json(&json!({"joined": false, "state_dir": node.state.path(), "config": node.file}));
+    }
+    output::line(&format!("This node has an identity in {}: nothing to do.", node.state.path().display()))
 }
 
 fn told_of_join(node: &Newcomer, joined: &Joined) -> String {
@@ -205,6 +246,18 @@ fn random_id() -> Outcome<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_a_word_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        let read = || read_token(&TokenSource::File(file.clone()));
+        assert!(read().unwrap_err().message().contains("ffmesh token create"));
+        std::fs::write(&file, " \n").unwrap();
+        assert!(read().unwrap_err().message().contains("it is empty"));
+        std::fs::write(&file, "ffm1.x\n").unwrap();
+        assert_eq!(read().unwrap(), "ffm1.x");
+    }
 
     #[test]
     fn random_ids_have_ten_digits_and_differ() {

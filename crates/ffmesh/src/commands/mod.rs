@@ -2,6 +2,7 @@
 
 mod check;
 mod console;
+mod drain;
 mod enrol;
 mod events;
 #[cfg(test)]
@@ -75,6 +76,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             trace::trace(&args).await
         }
         Command::Console(show) => console::console(&chosen(show)).await,
+        Command::Drain(mut args) => {
+            args.show = chosen(args.show);
+            drain::drain(&args).await
+        }
         Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
         Command::Completion(args) => completion(&args),
     }

@@ -1,6 +1,7 @@
 //! `ffmesh up`: the node, in the foreground.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ffmesh_node::config::Config;
 use sd_notify::NotifyState;
@@ -11,9 +12,9 @@ use crate::args::Choice;
 use crate::failure::{Failure, Outcome};
 use crate::format::shell_word;
 use crate::run::{raise_file_limit, run_node};
-use crate::{log, place};
+use crate::{log, place, watchdog};
 
-/// Runs until SIGTERM or SIGINT, then ends in order; a second signal ends it at once.
+/// Runs until SIGTERM, SIGINT or `ffmesh drain`, then ends in order; a signal meanwhile ends it at once.
 pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choice: &Choice) -> Outcome {
     let file = place::file(argument, choice)?;
     let loaded = Config::load(&file).map_err(Failure::usage)?;
@@ -32,16 +33,23 @@ pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choic
     let node = run_node(config, state)?;
     notify(NotifyState::Ready);
     info!(file_limit = files, "node is ready");
+    // It goes on while the node ends in order, which may take long.
+    watchdog::start(node.liveness());
 
-    let name = signals.ending().await;
-    info!("{name}: ending in order; a second signal ends the node at once");
+    tokio::select! {
+        name = signals.ending() => info!("{name}: ending in order; a second signal ends the node at once"),
+        () = node.drain_asked() => info!("told to drain: ending in order; a signal ends the node at once"),
+    }
     notify(NotifyState::Stopping);
+    // Whatever the service manager's own limit is.
+    let limit = node.drain_timeout().saturating_add(END_LIMIT).as_micros();
+    notify(NotifyState::ExtendTimeoutUsec(u32::try_from(limit).unwrap_or(u32::MAX)));
     tokio::select! {
         () = node.stop() => {
             info!("node ended");
             Ok(())
         }
-        name = signals.ending() => Err(Failure::failed(format!("a second signal ({name}) ended the node at once"))),
+        name = signals.ending() => Err(Failure::failed(format!("a signal ({name}) ended the node at once, while it was ending in order"))),
     }
 }
 
@@ -56,11 +64,14 @@ fn without_credentials(file: &Path, state: &Path) -> Failure {
 }
 
 /// Tells systemd, if it is there and wants to know.
-fn notify(state: NotifyState<'_>) {
+pub(crate) fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "systemd could not be notified");
     }
 }
+
+/// What ending takes at the most, beside `mesh.drain_timeout`: the mesh and the neighbours are told.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 const HANGUP: &str = "SIGHUP";
 

@@ -8,8 +8,10 @@
 //!          └─▶ relay-2 ◀─┘
 //! ```
 
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -34,6 +36,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The nodes, running. Dropping it ends them at once.
 pub(super) struct Mesh {
+    /// `admin.listen` of the client
+    pub(super) admin: SocketAddr,
     pub(super) relays: Vec<Relay>,
     /// Client and server.
     ends: Vec<End>,
@@ -61,9 +65,11 @@ pub(super) struct Seen<'a> {
 }
 
 impl Mesh {
-    /// Starts all four, with state directories in `dir`, and a proxy on `port` that leads to `web` behind the server.
-    pub(super) async fn start(dir: &Path, port: u16, web: SocketAddr) -> Outcome<Self> {
-        let mut mesh = Self { relays: Vec::new(), ends: Vec::new() };
+    /// Starts all four, with state directories in `dir`: a proxy on `port` leads to `web` behind the server, and the
+    /// client's console is on the port `console`.
+    pub(super) async fn start(dir: &Path, port: u16, console: u16, web: SocketAddr) -> Outcome<Self> {
+        let admin = (LOOPBACK, console).into();
+        let mut mesh = Self { admin, relays: Vec::new(), ends: Vec::new() };
         let mut addresses = Vec::new();
         for name in RELAYS {
             let address = free_address()?;
@@ -76,7 +82,10 @@ impl Mesh {
             let (id, state) = (id(name)?, state(dir, name));
             mesh.enrol(&id, &state).await?;
             let quic = Quic { upstreams: upstreams.clone(), ..loopback() };
-            let config = Config { proxies, ..config(&id, quic) };
+            let mut config = Config { proxies, ..config(&id, quic) };
+            if name == CLIENT {
+                config.admin.listen = Some(admin);
+            }
             let node = run_node(config, state.clone())?;
             mesh.ends.push(End { id, state, node });
         }
@@ -149,12 +158,26 @@ impl Mesh {
         client.map(End::seen).chain(relays).chain(server.map(End::seen)).collect()
     }
 
+    /// Waits until one of the nodes is told to drain (`ffmesh drain`), and says which. Of those that run now.
+    pub(super) fn drain_asked(&self) -> impl Future<Output = NodeId> + use<> {
+        let ends = self.ends.iter().map(|end| (end.id.clone(), &end.node));
+        let relays = self.relays.iter().filter_map(|relay| Some((relay.id.clone(), relay.node()?)));
+        let mut asked: Vec<_> =
+            ends.chain(relays).map(|(id, node)| (id, Box::pin(node.drain_asked()))).collect();
+        poll_fn(move |context| {
+            let told = asked
+                .iter_mut()
+                .find_map(|(id, asked)| asked.as_mut().poll(context).is_ready().then(|| id.clone()));
+            told.map_or(Poll::Pending, Poll::Ready)
+        })
+    }
+
     /// Ends them in order.
     pub(super) async fn stop(self) {
         for end in self.ends {
             end.node.stop().await;
         }
-        for relay in self.relays {
+        for mut relay in self.relays {
             relay.stop().await;
         }
     }

@@ -36,6 +36,8 @@ use terminal::{Command, HELP, Typed, parse};
 
 /// Port of the proxy, unless it is taken.
 const PORT: u16 = 8080;
+/// Port of the console, unless it is taken: that of the examples of `admin.listen`.
+const CONSOLE_PORT: u16 = 9464;
 /// How long the first connection through the mesh may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
 const READY_POLL: Duration = Duration::from_millis(50);
@@ -48,14 +50,15 @@ pub(crate) async fn demo(args: &Demo) -> Outcome {
     log::start(args.log_level.as_deref(), tracing::Level::WARN, LogFormat::Text)?;
     raise_file_limit();
     let mut signals = Signals::listen()?;
-    let (port, taken) = free_port(args.port)?;
+    let (port, taken) = free_port(args.port, PORT)?;
+    let (console, _) = free_port(None, CONSOLE_PORT)?;
     let dir = tempfile::Builder::new().prefix("ffmesh-demo-").tempdir()?;
 
     let ended = tokio::select! {
-        mesh = start(dir.path(), port) => {
+        mesh = start(dir.path(), port, console) => {
             let mut mesh = mesh?;
             let mut typed = Typed::new(args.json);
-            tell(&mesh, args.json, port, taken, typed.is_open())?;
+            tell(&mesh, args.json, port, taken, typed.is_open()).await?;
             tokio::select! {
                 obeyed = obey_all(&mut mesh, &mut typed, args.json) => obeyed?,
                 _ = signals.next() => {}
@@ -72,17 +75,18 @@ pub(crate) async fn demo(args: &Demo) -> Outcome {
 }
 
 /// Starts web service and nodes, and waits for the first page that comes through.
-async fn start(dir: &std::path::Path, port: u16) -> Outcome<Mesh> {
+async fn start(dir: &std::path::Path, port: u16, console: u16) -> Outcome<Mesh> {
     let web = web::start(SERVER.parse().map_err(Failure::failed)?).await?;
-    let mesh = Mesh::start(dir, port, web).await?;
+    let mesh = Mesh::start(dir, port, console, web).await?;
     reach(port).await?;
     Ok(mesh)
 }
 
 /// Says where it is and what to try.
-fn tell(mesh: &Mesh, json: bool, port: u16, taken: bool, can_type: bool) -> Outcome {
+async fn tell(mesh: &Mesh, json: bool, port: u16, taken: bool, can_type: bool) -> Outcome {
     let url = format!("http://127.0.0.1:{port}/");
     let nodes = mesh.nodes();
+    let console = console(mesh).await;
     if json {
         let commands = |node: &Seen<'_>| {
             let verbs: &[&str] = if node.is_relay { &["kill", "start"] } else { &[] };
@@ -90,7 +94,9 @@ fn tell(mesh: &Mesh, json: bool, port: u16, taken: bool, can_type: bool) -> Outc
         };
         let node = |node: &Seen<'_>| json!({"node_id": node.id, "state_dir": node.state.path(), "commands": commands(node)});
         let nodes: Vec<_> = nodes.iter().map(node).collect();
-        return output::json(&json!({"web": url, "nodes": nodes}));
+        return output::json(
+            &json!({"web": url, "console": console, "admin": mesh.admin.to_string(), "nodes": nodes}),
+        );
     }
     let dir = |name: &str| {
         let node = nodes.iter().find(|node| node.id.as_str() == name);
@@ -100,7 +106,9 @@ fn tell(mesh: &Mesh, json: bool, port: u16, taken: bool, can_type: bool) -> Outc
     let mut text = format!(
         "A mesh of four nodes is running on this machine:\n\n  \
          browser -> 127.0.0.1:{port} -> client == relay-1 or relay-2 == server -> web service\n\n\
-         Open   {url}   its clock comes over one connection\n"
+         Open   {url}   its clock comes over one connection\n       \
+         {console}   the client's console; the link is good for one minute{again}\n",
+        again = if can_type { ", `console` gives a new one" } else { "" }
     );
     if taken {
         let _ = writeln!(text, "(port {PORT} is taken, so this is a free one)");
@@ -128,14 +136,25 @@ fn tell(mesh: &Mesh, json: bool, port: u16, taken: bool, can_type: bool) -> Outc
     output::text(&text)
 }
 
-/// Does what is typed until `quit`. With `json` each answer is a line of JSON.
+/// Does what is typed, and what nodes are told with `ffmesh drain`, until `quit` or until an end of the mesh has
+/// drained. With `json` each answer is a line of JSON.
 async fn obey_all(mesh: &mut Mesh, typed: &mut Typed, json: bool) -> Outcome {
     loop {
-        let line = typed.next().await;
-        let answer = match parse(&line) {
-            Ok(Command::Quit) => return Ok(()),
-            Ok(command) => obey(mesh, command).await.map_err(|failure| failure.printable()),
-            Err(error) => Err(error),
+        let (line, answer) = tokio::select! {
+            line = typed.next() => {
+                let answer = match parse(&line) {
+                    Ok(Command::Quit) => return Ok(()),
+                    Ok(command) => obey(mesh, command).await.map_err(|failure| failure.printable()),
+                    Err(error) => Err(error),
+                };
+                (line, answer)
+            }
+            id = mesh.drain_asked() => {
+                // Without client or server there is no demo.
+                let Ok(relay) = mesh.relay(&id) else { return Ok(()) };
+                relay.stop().await;
+                (format!("drain {id}"), Ok(format!("{id} has drained and ended; `start {id}` brings it back")))
+            }
         };
         if json {
             let nodes: Vec<_> = mesh.nodes().iter().map(running).collect();
@@ -166,8 +185,21 @@ async fn obey(mesh: &mut Mesh, command: Command) -> Outcome<String> {
             Ok(format!("{id} runs again"))
         }
         Command::Status => status(mesh).await,
+        Command::Console => Ok(console(mesh).await),
         Command::Help | Command::Quit => Ok(HELP.to_owned()),
     }
+}
+
+/// A link to the console of the client: a new one each time, which logs one browser in. Without a code the console
+/// asks for the token.
+async fn console(mesh: &Mesh) -> String {
+    let code = async {
+        let client = mesh.nodes().into_iter().find(|node| node.id.as_str() == CLIENT)?;
+        let node = place::Node { state: client.state.clone(), config: None };
+        let code = Client::new(&node).post::<Value>("login-codes", &json!({})).await.ok()?;
+        Some(code["url"].as_str()?.to_owned())
+    };
+    code.await.unwrap_or_else(|| format!("http://{}/", mesh.admin))
 }
 
 /// What each node says of itself, and by which routes the client reaches the server.
@@ -202,10 +234,10 @@ async fn status(mesh: &Mesh) -> Outcome<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// The port that was asked for, or 8080, or a free one; and whether 8080 was taken.
-fn free_port(asked: Option<u16>) -> Outcome<(u16, bool)> {
+/// The port that was asked for, or the usual one, or a free one; and whether the usual one was taken.
+fn free_port(asked: Option<u16>, usual: u16) -> Outcome<(u16, bool)> {
     let free = |port| TcpListener::bind((LOOPBACK, port)).and_then(|listener| listener.local_addr());
-    match (asked, free(asked.unwrap_or(PORT))) {
+    match (asked, free(asked.unwrap_or(usual))) {
         (_, Ok(address)) => Ok((address.port(), false)),
         (Some(port), Err(error)) => Err(Failure::failed(format!(
             "port {port} of 127.0.0.1 cannot be used: {error}\nname another one, or leave --port out"
@@ -245,9 +277,9 @@ mod tests {
     fn a_taken_port_is_refused_when_it_was_asked_for() {
         let taken = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        assert_eq!(free_port(Some(port)).unwrap_err().status(), 1);
+        assert_eq!(free_port(Some(port), PORT).unwrap_err().status(), 1);
         drop(taken);
-        assert_eq!(free_port(Some(port)).unwrap(), (port, false));
+        assert_eq!(free_port(Some(port), PORT).unwrap(), (port, false));
     }
 
     #[tokio::test]
@@ -260,8 +292,8 @@ mod tests {
     async fn relays_are_killed_and_started_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
         let web = web::start("server".parse().unwrap()).await.unwrap();
-        let (port, _) = free_port(Some(0)).unwrap();
-        let mut mesh = Mesh::start(dir.path(), port, web).await.unwrap();
+        let [port, console] = [(); 2].map(|()| free_port(Some(0), PORT).unwrap().0);
+        let mut mesh = Mesh::start(dir.path(), port, console, web).await.unwrap();
         let names: Vec<_> = mesh.nodes().iter().map(|node| node.id.to_string()).collect();
         assert_eq!(names, ["client", "relay-1", "relay-2", "server"]);
 

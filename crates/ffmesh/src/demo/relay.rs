@@ -66,9 +66,16 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends it in order.
-    pub(super) async fn stop(mut self) {
-        if let Some(node) = self.running.as_mut().and_then(|running| running.node.take()) {
+    /// The node, if it runs.
+    pub(super) fn node(&self) -> Option<&Node> {
+        self.running.as_ref()?.node.as_ref()
+    }
+
+    /// Ends it in order. It can be started again.
+    pub(super) async fn stop(&mut self) {
+        if let Some(mut running) = self.running.take()
+            && let Some(node) = running.node.take()
+        {
             node.stop().await;
         }
     }

@@ -1,4 +1,4 @@
-//! What is typed to a running demo: `kill relay-1`, `start relay-1`, `status`, `help`, `quit`.
+//! What is typed to a running demo: `kill relay-1`, `start relay-1`, `status`, `console`, `help`, `quit`.
 
 use std::io::{IsTerminal, stdin};
 
@@ -14,6 +14,8 @@ pub(super) enum Command {
     Start(NodeId),
     /// What the nodes are doing
     Status,
+    /// A new link to the console
+    Console,
     /// What can be typed
     Help,
     /// End the demo
@@ -24,6 +26,7 @@ pub(super) const HELP: &str = "\
 kill relay-1    end a relay as if its machine had lost power; the stream goes on over the other
 start relay-1   start it again
 status          the nodes and the routes that the client uses
+console         a new link to the console; each is good for one browser and for a minute
 quit            end the demo
 With both relays dead the stream stands still, and goes on as soon as one is back.";
 
@@ -36,6 +39,7 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
         ["start", name] => Ok(Command::Start(node(name)?)),
         ["kill" | "start"] => Err(format!("{line} which node? For example: {line} relay-1")),
         ["status"] => Ok(Command::Status),
+        ["console"] => Ok(Command::Console),
         ["help" | "?"] => Ok(Command::Help),
         ["quit" | "exit"] => Ok(Command::Quit),
         _ => Err("not understood; `help` shows what can be typed".to_owned()),

@@ -19,6 +19,7 @@
 //! - [`moving`]: addresses that change, NATs that forget, path MTUs that shrink
 //! - [`restarts`]: nodes that restart, stop, or come back as somebody else
 //! - [`events`]: what a node tells those who look on
+//! - [`rolling`]: every relay is restarted under load; what a draining node does
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
@@ -48,6 +49,7 @@ mod refusals;
 mod relay_cost;
 mod resilience;
 mod restarts;
+mod rolling;
 mod seed_shape;
 mod sharing;
 mod stranger;

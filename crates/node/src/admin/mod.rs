@@ -4,6 +4,7 @@
 //! the `guard` of the TCP listener ([`bind_tcp`], [`serve_tcp`]), which lets in who has the token or a session ([`Auth`]). The node is seen through [`Control`] only.
 
 mod auth;
+mod drain;
 mod guard;
 mod hosts;
 mod limits;
@@ -84,6 +85,8 @@ pub trait Control: Send + Sync + 'static {
     fn events(&self) -> &Events;
     /// The last lines of the log, oldest first.
     fn log(&self) -> Vec<api::LogEntry>;
+    /// Refuses new flows from now on, and has the node end once the open ones have. Asking again changes nothing.
+    fn drain(&self) -> api::Drain;
     /// Makes a token.
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error>;
 }

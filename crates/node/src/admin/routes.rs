@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use super::auth::Auth;
 use super::limits::Streams;
-use super::{Control, login, nc, openapi, stream, topology};
+use super::{Control, drain, login, nc, openapi, stream, topology};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -76,6 +76,7 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(flows))
         .routes(routes!(ping))
         .routes(routes!(trace))
+        .routes(routes!(drain::drain))
         .routes(routes!(tokens))
         .routes(routes!(nc::nc))
         .routes(routes!(topology::topology))

@@ -10,6 +10,8 @@ mod ends;
 mod neighbors;
 mod records;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -68,6 +70,7 @@ enum Request {
     Issuers { answer: oneshot::Sender<Vec<NodeId>> },
     NodeRecords { answer: oneshot::Sender<Vec<NodeRecord>> },
     Trace { route: Vec<NodeId>, answer: TraceAnswer },
+    Answer { answer: oneshot::Sender<()> },
     Drain { answer: oneshot::Sender<()> },
     Withdraw { answer: oneshot::Sender<()> },
 }
@@ -240,6 +243,11 @@ impl Driver {
         self.ask(|answer| Request::Trace { route, answer }).await
     }
 
+    /// Whether the driver does its work: it answers behind all that it was asked before. Waits for as long as it takes.
+    pub async fn answers(&self) -> bool {
+        ask(&self.requests, |answer| Request::Answer { answer }).await.is_some()
+    }
+
     /// Asks the others to take other routes, and takes no new transit.
     pub async fn drain(&self) {
         self.ask(|answer| Request::Drain { answer }).await;
@@ -255,10 +263,18 @@ impl Driver {
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let (answer, result) = oneshot::channel();
-        self.tell(request(answer)).await;
-        result.await.ok()
+        ask(&self.requests, request).await
     }
+}
+
+/// What the driver answers; none when it has ended.
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Option<T> {
+    let (answer, result) = oneshot::channel();
+    requests.send(request(answer)).await.ok()?;
+    result.await.ok()
 }
 
 struct State {
@@ -423,6 +439,9 @@ impl State {
                 for action in self.traces.start(route, answer, links, rand::random, clock::now()) {
                     self.trace(action);
                 }
+            }
+            Request::Answer { answer } => {
+                let _ = answer.send(());
             }
             Request::Drain { answer } => {
                 self.circuits.relay(false);

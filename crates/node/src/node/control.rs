@@ -204,6 +204,10 @@ impl Control for NodeControl {
         self.parts.journal.lines()
     }
 
+    fn drain(&self) -> api::Drain {
+        self.parts.drain()
+    }
+
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {
         let config = self.parts.config();
         let options = TokenOptions {

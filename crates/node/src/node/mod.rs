@@ -20,6 +20,7 @@
 mod accept;
 mod control;
 mod drain;
+mod liveness;
 mod load;
 mod renew;
 mod routes;
@@ -43,7 +44,7 @@ use ffmesh_core::wire::Capability;
 use ffmesh_udp::Socket;
 use jiff::Timestamp;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin;
@@ -65,6 +66,8 @@ use crate::socket::Labels;
 use crate::state::{StateDir, StateError, StateLock};
 use crate::store::{Store, StoreError};
 use crate::transport::{Transport, TransportError};
+
+pub use liveness::Liveness;
 
 /// Events of links that may wait for the driver.
 const LINK_EVENTS: usize = 1024;
@@ -164,6 +167,8 @@ struct Parts {
     counters: Arc<Counters>,
     issuer: Option<Arc<Issuer>>,
     repeats: Arc<Repeats>,
+    /// Whether somebody has asked that the node drains
+    drain_asked: watch::Sender<bool>,
 }
 
 impl Node {
@@ -263,6 +268,7 @@ impl Node {
             counters,
             issuer,
             repeats: Arc::default(),
+            drain_asked: watch::Sender::new(false),
             state,
             store,
             events: changes,
@@ -304,6 +310,29 @@ impl Node {
     /// TCP addresses of its proxies, in the file's order.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.parts.listening
+    }
+
+    /// Whether this node does its work, for a watchdog.
+    pub fn liveness(&self) -> Liveness {
+        Liveness::new(self.parts.sessions.driver().clone())
+    }
+
+    /// How long flows and transit have to end at [`stop`](Self::stop): `mesh.drain_timeout`.
+    pub fn drain_timeout(&self) -> Duration {
+        self.parts.config().mesh.drain_timeout
+    }
+
+    /// Waits until somebody asks over the admin API that the node drains. It refuses new flows from then on; the rest
+    /// is up to whoever runs it: call [`stop`](Self::stop), and end.
+    ///
+    /// Never comes back when the node is dropped before that.
+    pub fn drain_asked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut asked = self.parts.drain_asked.subscribe();
+        async move {
+            if asked.wait_for(|asked| *asked).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Ends the node: no new flows and circuits; open flows have `mesh.drain_timeout` to end, and those of others to take

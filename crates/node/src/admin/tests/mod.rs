@@ -142,6 +142,10 @@ impl Control for Double {
         serde_json::from_value(json!([line])).unwrap()
     }
 
+    fn drain(&self) -> api::Drain {
+        api::Drain { flows_open: 3, timeout_s: 30 }
+    }
+
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error> {
         if request.relay {
             let expires = "2026-01-01T01:00:00Z".parse().unwrap();
@@ -250,6 +254,11 @@ async fn answers_each_path() {
     assert_eq!(node.get("/healthz").await, (200, "ok\n".to_owned()));
     let (status, reply) = node.post("/api/v1/ping", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["rtt_ms"]), (200, &json!(1.5)));
+    // Nothing has to be said in the body, and an empty object does not hurt.
+    for body in ["", "{}"] {
+        let (status, reply) = node.post("/api/v1/drain", body).await;
+        assert_eq!((status, reply), (200, json!({"flows_open": 3, "timeout_s": 30})));
+    }
     let request = r#"{"ttl_s":60,"uses":1,"node":null,"groups":[],"relay":true}"#;
     let (status, reply) = node.post("/api/v1/tokens", request).await;
     assert_eq!((status, &reply["token"]), (200, &json!("ffm1.x")));
