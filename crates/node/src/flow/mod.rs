@@ -5,6 +5,7 @@
 //!                        └───── carry ─────┘       (both directions, on each node)
 //! ```
 
+mod account;
 mod carry;
 mod open;
 mod serve;
