@@ -153,19 +153,21 @@ pub(crate) fn histogram(
     histogram.encode(encoder.encode_descriptor(name, help, None, MetricType::Histogram)?)
 }
 
-/// What a collector says, in OpenMetrics text.
 #[cfg(test)]
-pub(crate) fn text(collector: impl Collector) -> String {
-    let mut registry = prometheus_client::registry::Registry::default();
-    registry.register_collector(Box::new(collector));
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    text
-}
+pub(crate) mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
 
-#[cfg(test)]
-mod tests {
     use super::*;
+
+    /// What a collector says, in OpenMetrics text.
+    pub(crate) fn text(collector: impl Collector) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(collector));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
 
     #[test]
     fn each_kind_has_its_own_counter() {

@@ -3,6 +3,8 @@
 //! [`bind`] makes the socket, [`serve`] answers on it, [`router`] is what it answers: the same router goes behind
 //! the authentication of the TCP listener. The node is seen through [`Control`] only.
 
+mod history;
+mod metrics;
 mod nc;
 mod routes;
 mod server;
@@ -18,6 +20,7 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use crate::history::Query as HistoryQuery;
 pub use routes::{BODY_LIMIT, BODY_TIMEOUT, router};
 pub use server::{HEAD_TIMEOUT, MAX_CONNECTIONS, serve};
 pub use socket::bind;
@@ -55,6 +58,10 @@ pub trait Control: Send + Sync + 'static {
     fn proxies(&self) -> Vec<api::Proxy>;
     /// Its flows.
     fn flows(&self) -> api::Flows;
+    /// Its metrics, in OpenMetrics text.
+    fn metrics(&self) -> String;
+    /// What was measured over time.
+    fn history(&self, query: HistoryQuery) -> api::History;
     /// One round trip to a node, end to end; at most 5 s.
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
     /// Asks each node on the way to a node, once; at most 5 s. An error is what keeps it from asking at all.

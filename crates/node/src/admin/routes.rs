@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::{Control, nc};
+use super::{Control, history, metrics, nc};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -51,12 +51,14 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .route("/routes", get(routes))
         .route("/proxies", get(proxies))
         .route("/flows", get(flows))
+        .route("/history", get(history::history))
         .route("/ping", post(ping))
         .route("/trace", post(trace))
         .route("/tokens", post(tokens))
         .route("/nc", post(nc::nc));
     Router::new()
         .nest("/api/v1", api)
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .fallback(not_found)
@@ -64,7 +66,7 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .with_state(Arc::new(Shared { control, flows: Mutex::default() }))
 }
 
-type Node = State<Arc<Shared>>;
+pub(super) type Node = State<Arc<Shared>>;
 
 async fn status(State(node): Node) -> Response {
     json(&node.control.status())
@@ -201,7 +203,7 @@ impl IntoResponse for Failure {
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     // Figures of this moment: nothing on the way may keep them.
     ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }

@@ -58,7 +58,16 @@ impl Account {
     fn new(label: Arc<str>, role: Role, opening: Histogram) -> Arc<Self> {
         let zero = AtomicU64::default;
         let results = std::array::from_fn(|_| zero());
-        Arc::new(Self { label, role, begun: zero(), failed: zero(), up: zero(), down: zero(), results, opening })
+        Arc::new(Self {
+            label,
+            role,
+            begun: zero(),
+            failed: zero(),
+            up: zero(),
+            down: zero(),
+            results,
+            opening,
+        })
     }
 
     /// A flow has begun.
@@ -100,7 +109,10 @@ impl Account {
     }
 
     fn results(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().zip(&self.results).map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+        Reason::ALL
+            .into_iter()
+            .zip(&self.results)
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 }
 
@@ -198,7 +210,7 @@ impl Collector for Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::text;
+    use crate::metrics::tests::text;
 
     #[test]
     fn what_others_name_is_one_account_and_own_names_are_bounded() {
@@ -226,7 +238,8 @@ mod tests {
     fn results_bytes_and_opening_times_are_counted() {
         let accounts = Accounts::default();
         let account = accounts.of(Role::Ingress, &"web".into());
-        for (reason, connected) in [(Reason::Done, true), (Reason::Refused, false), (Reason::Refused, false)] {
+        for (reason, connected) in [(Reason::Done, true), (Reason::Refused, false), (Reason::Refused, false)]
+        {
             account.begin();
             if connected {
                 account.connected(Duration::from_millis(3));

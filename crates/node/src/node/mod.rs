@@ -11,7 +11,7 @@
 //!                  ▼
 //!                serve (one a session) ─▶ stream (one a flow) ─▶ egress ─▶ target
 //!  ingress (one a proxy) ─▶ open (one a flow) ─▶ session
-//!  admin (one a request)    renew    load    flow watch    addresses of this machine
+//!  admin (one a request)    renew    load    flow watch    history    addresses of this machine
 //! ```
 //!
 //! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
@@ -21,6 +21,7 @@ mod accept;
 mod control;
 mod drain;
 mod load;
+mod measure;
 mod renew;
 mod routes;
 
@@ -51,6 +52,7 @@ use crate::driver::{Driver, DriverConfig, Started};
 use crate::egress::{self, Egress, ServiceAddresses};
 use crate::events::Events;
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
+use crate::history::{self, History};
 use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
 };
@@ -140,8 +142,9 @@ struct Parts {
     /// The configuration in force; replaced as a whole
     config: ArcSwap<Config>,
     state: StateDir,
-    #[allow(dead_code)] // until something is kept in it
+    #[allow(dead_code)] // until something else than the history is kept in it
     store: Store,
+    history: History,
     events: Events,
     started: Timestamp,
     udp: SocketAddr,
@@ -255,6 +258,7 @@ impl Node {
             issuer,
             repeats: Arc::default(),
             state,
+            history: History::load(store.clone())?,
             store,
             events: Events::default(),
             config: ArcSwap::from_pointee(config),
@@ -278,6 +282,9 @@ impl Node {
         let flows = parts.flows.clone();
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
+        let (measured, telling) = (parts.clone(), parts.events.clone());
+        let tell = move |sample| telling.publish(ffmesh_api::Change::Sample(sample));
+        tasks.spawn(history::sample(parts.history.clone(), move || measured.figures(), tell));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
@@ -314,6 +321,11 @@ impl Node {
         }
         driver.withdraw().await;
         self.tasks.shutdown().await;
+        let history = self.parts.history.clone();
+        let written = tokio::task::spawn_blocking(move || history.flush());
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!("the history of the last minute is not stored: {error}");
+        }
         // Sessions first: their last packets travel behind labels that go with the links.
         self.parts.sessions.close(Reason::Drained, STOPPING);
         tokio::time::sleep(SESSION_CLOSE_LEAD).await;
