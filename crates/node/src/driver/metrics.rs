@@ -66,7 +66,7 @@ mod tests {
         metrics.update(&mesh::Counters { records_received: 7, ..mesh::Counters::default() });
         let text = text(metrics);
         for line in [
-            r#"ffmesh_spf_seconds_bucket{le="6.4e-5"} 0"#,
+            r#"ffmesh_spf_seconds_bucket{le="0.000064"} 0"#,
             r#"ffmesh_spf_seconds_bucket{le="0.000256"} 1"#,
             r#"ffmesh_lsa_total{direction="in"} 7"#,
             r#"ffmesh_lsa_total{direction="out"} 0"#,
