@@ -324,7 +324,7 @@ impl Control for Double {
         "# EOF\n".to_owned()
     }
 
-    fn history(&self, query: ffmesh_node::admin::HistoryQuery) -> api::History {
+    fn history(&self, query: admin::HistoryQuery) -> api::History {
         let step_s = if query.step == api::Step::Minute { 60 } else { 1 };
         api::History { step_s, from: query.from, ..api::History::default() }
     }

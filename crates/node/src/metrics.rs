@@ -109,6 +109,7 @@ pub(crate) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
 }
 
 /// Writes a counter without labels. Its name gets `_total`.
+#[expect(clippy::needless_pass_by_value, reason = "it is a number")]
 pub(crate) fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -134,6 +135,7 @@ pub(crate) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
 }
 
 /// Writes a gauge without labels.
+#[expect(clippy::needless_pass_by_value, reason = "it is a number")]
 pub(crate) fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,

@@ -54,8 +54,8 @@ impl Row {
             mean
         };
         let mut figures = std::array::from_fn(|i| mean(&|row| row.figures[i]));
-        figures[FAILOVERS] = rows.clone().map(|row| row.figures[FAILOVERS]).filter(|v| !v.is_nan()).sum();
         let rtts = (0..slots).map(|slot| mean(&|row| row.rtt(slot))).collect();
+        figures[FAILOVERS] = rows.map(|row| row.figures[FAILOVERS]).filter(|v| !v.is_nan()).sum();
         Self { figures, rtts }
     }
 

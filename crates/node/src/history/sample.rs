@@ -117,7 +117,8 @@ mod tests {
             (start + Duration::from_secs(seconds), Duration::from_secs(seconds), figures)
         };
         let sample = difference(&at(10, 100), &at(14, 180));
-        assert_eq!([sample.sent, sample.failovers, sample.flows_open, sample.cpu], [20.0, 80.0, 3.0, 1.0]);
+        let figures = [sample.sent, sample.failovers, sample.flows_open, sample.cpu].map(Some);
+        assert_eq!(figures, [20.0, 80.0, 3.0, 1.0].map(Some));
         assert_eq!(difference(&at(10, 100), &at(11, 0)).sent.to_bits(), 0.0_f64.to_bits());
         let at_once = difference(&at(10, 0), &at(10, 5));
         assert_eq!(at_once.sent.to_bits(), 50.0_f64.to_bits(), "over a tenth of a second");
@@ -140,18 +141,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = crate::store::Store::open(&crate::state::StateDir::at(dir.path())).unwrap();
         let history = History::load(store).unwrap();
-        let (sender, mut samples) = tokio::sync::mpsc::unbounded_channel();
+        let (told, mut samples) = tokio::sync::mpsc::channel(8);
         let counted = std::sync::atomic::AtomicU64::new(0);
         let figures = move || {
             let count = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             Figures { errors: count * 5, ..Figures::default() }
         };
-        let tell = move |sample| sender.send(sample).unwrap();
-        let sampler = tokio::spawn(sample(history.clone(), figures, tell));
+        let tell = move |sample| told.try_send(sample).unwrap();
+        let task = tokio::spawn(sample(history.clone(), figures, tell));
         let first = samples.recv().await.unwrap();
         assert!(first.errors > 0.0);
         samples.recv().await.unwrap();
-        sampler.abort();
+        task.abort();
         assert_eq!(history.errors_per_minute(12), 12);
         let kept = history.query(&super::super::Query::default(), Timestamp::now() + Duration::from_secs(1));
         let errors: Vec<_> = kept.columns.errors.iter().flatten().collect();

@@ -1,6 +1,7 @@
 //! The node's figures: its metrics, and what its history is made of.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ffmesh_api as api;
 use prometheus_client::collector::Collector;
@@ -97,6 +98,12 @@ impl Collector for Glance {
     }
 }
 
+/// Keeps the history, and tells each second's figures. Never returns.
+pub(super) async fn sample(parts: Arc<Parts>) {
+    let tell = |sample| parts.events.publish(api::Change::Sample(sample));
+    history::sample(parts.history.clone(), || parts.figures(), tell).await;
+}
+
 impl Parts {
     /// The figures of this moment.
     pub(super) fn figures(&self) -> history::Figures {
@@ -126,7 +133,6 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use ffmesh_core::reason::Reason;
@@ -181,7 +187,7 @@ mod tests {
         let limits = FlowLimits { flows: count, memory: 1 << 30, window: 1 << 20 };
         let flows = Flows::new(limits, Arc::default());
         let begin = |i: u64| {
-            let role = if i % 2 == 0 { api::Role::Ingress } else { api::Role::Egress };
+            let role = if i.is_multiple_of(2) { api::Role::Ingress } else { api::Role::Egress };
             flows.begin(FlowStart {
                 id: format!("{i:016x}"),
                 role,

@@ -52,7 +52,7 @@ use crate::driver::{Driver, DriverConfig, Started};
 use crate::egress::{self, Egress, ServiceAddresses};
 use crate::events::Events;
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
-use crate::history::{self, History};
+use crate::history::History;
 use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
 };
@@ -282,9 +282,7 @@ impl Node {
         let flows = parts.flows.clone();
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
-        let (measured, telling) = (parts.clone(), parts.events.clone());
-        let tell = move |sample| telling.publish(ffmesh_api::Change::Sample(sample));
-        tasks.spawn(history::sample(parts.history.clone(), move || measured.figures(), tell));
+        tasks.spawn(measure::sample(parts.clone()));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         tasks.spawn(admin::serve(bound.admin_socket, control, std::future::pending()));
