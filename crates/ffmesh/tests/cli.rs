@@ -347,6 +347,15 @@ impl Control for Double {
         serde_json::from_value(json!({"open": [], "ended": ended})).unwrap()
     }
 
+    fn metrics(&self) -> String {
+        "# EOF\n".to_owned()
+    }
+
+    fn history(&self, query: admin::HistoryQuery) -> api::History {
+        let step_s = if query.step == api::Step::Minute { 60 } else { 1 };
+        api::History { step_s, from: query.from, ..api::History::default() }
+    }
+
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
         Box::pin(async move { known(node).map(|node_id| api::Ping { node_id, rtt_ms: 1.5, route: vec![] }) })
     }

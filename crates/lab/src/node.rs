@@ -1,5 +1,7 @@
 //! A real node: the program with a configuration file and a state directory of its own.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -257,6 +259,28 @@ impl Node {
     /// `ffmesh routes`
     pub fn routes(&self) -> Vec<Route> {
         self.json(&["routes"])
+    }
+
+    /// What it answers to a GET on its admin socket, which is a path in the state directory.
+    ///
+    /// # Panics
+    /// When it does not answer with 200.
+    pub fn get(&self, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.state_dir().join("admin.sock")).expect("the admin socket");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).expect("send a request");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("read an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        assert!(head.starts_with("HTTP/1.1 200 "), "{}: GET {path}: {answer}", self.id);
+        assert!(!head.to_lowercase().contains("chunked"), "{head}");
+        body.to_owned()
+    }
+
+    /// The value of one of its metrics, named with its labels as in the answer; none where it is not there.
+    pub fn metric(&self, sample: &str) -> Option<f64> {
+        let text = self.get("/metrics");
+        text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Its routes to another node, the best first. Those that are down are not among them.

@@ -59,7 +59,7 @@ fn status_rows(status: &Status, peers: &[Peer], now: Timestamp) -> Vec<Vec<Cell>
         row("state", status.state_dir.clone()),
         row("listens", listens),
         vec![cell("links"), state(links, tone)],
-        row("latency", latency(peers)),
+        row("latency", mean(status, latency(peers))),
         row("nodes", format!("{} reachable of {} known", status.nodes_reachable, status.nodes_known)),
         row("failovers", count(status.failovers)),
         row("flows", flows),
@@ -85,6 +85,14 @@ fn transit(transit: &Transit) -> String {
         let _ = write!(text, "; {} dropped: {}", count(total), reasons.join(", "));
     }
     text
+}
+
+/// The mean of all links and what they lose, where there are several or something is lost.
+fn mean(status: &Status, links: String) -> String {
+    let rtt = status.rtt_ms.filter(|_| status.links_up > 1);
+    let rtt = rtt.map(|rtt| format!("mean {}", milliseconds(rtt)));
+    let loss = status.loss.filter(|loss| *loss > 0.0).map(|loss| format!("{} lost", share(loss)));
+    [Some(links), rtt, loss].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// Of the links that are up, the three quickest and how many more there are.
@@ -120,6 +128,9 @@ fn errors(status: &Status) -> String {
         } else {
             others.push(format!("{number} {}", error.kind));
         }
+    }
+    if status.errors_per_minute > 0.0 {
+        others.push(format!("{:.0} in the last minute", status.errors_per_minute));
     }
     let (flows, others) = (flows.join(", "), others.join(", "));
     let flows = if failed == 0 || status.flows_total == 0 {
@@ -178,9 +189,9 @@ mod tests {
             flows_total: 1_000,
             bytes_sent: 1_048_576,
             bytes_received: 2_048,
-            rtt_ms: None,
-            loss: None,
-            errors_per_minute: 0.0,
+            rtt_ms: Some(0.42),
+            loss: Some(0.015),
+            errors_per_minute: 4.0,
             flow_memory: 0,
             certificate_expires: Timestamp::UNIX_EPOCH + Duration::from_hours(48),
             issuer: true,
@@ -199,13 +210,13 @@ mod tests {
         for part in [
             "ffmesh 0.1.0 for 5m 0s",
             "1 up; 1 of 2 upstreams",
-            "0.42 ms to b",
+            "0.42 ms to b; 1.5 % lost",
             "11 reachable of 12 known",
             "failovers    1,234",
             "2 circuits; 1,000 packets, 1.2 MiB; 3 dropped: 2 buffer_full, 1 limit",
             "3 open, 1,000 since the start",
             "1.0 MiB sent, 2.0 KiB received",
-            "5 of 1,000 flows (0.5 %): 3 failed, 2 denied; 2 link_down",
+            "5 of 1,000 flows (0.5 %): 3 failed, 2 denied; 2 link_down, 4 in the last minute",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
@@ -214,6 +225,6 @@ mod tests {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
         assert!(!text.contains("transit"), "a node that carries nothing for others has no such row:\n{text}");
-        assert_eq!(errors(&Status { errors: Vec::new(), ..draining }), "none");
+        assert_eq!(errors(&Status { errors: Vec::new(), errors_per_minute: 0.0, ..draining }), "none");
     }
 }

@@ -8,6 +8,7 @@
 //! - [`enrolment`]: tokens, joining, renewal
 //! - [`resilience`]: kills, outages, aborted flows, stalled readers
 //! - [`limits`]: open files, idle flows, shutting down
+//! - [`figures_agree`]: what status, proxies, flows and metrics say, and what a client has measured
 //! - [`choices`]: Unix sockets, state directories, which node a command talks to
 //!
 //! And with more than two nodes:
@@ -40,6 +41,7 @@ mod enrolment;
 mod events;
 mod failover;
 mod figures;
+mod figures_agree;
 mod liars;
 mod limits;
 mod moving;

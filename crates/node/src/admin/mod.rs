@@ -6,9 +6,11 @@
 mod auth;
 mod drain;
 mod guard;
+mod history;
 mod hosts;
 mod limits;
 mod login;
+mod metrics;
 mod nc;
 mod openapi;
 mod patience;
@@ -31,6 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::events::Events;
 
+pub use crate::history::Query as HistoryQuery;
 pub use auth::{Auth, COOKIE, LOGIN_IDLE};
 pub use limits::MAX_STREAMS;
 pub use routes::{BODY_LIMIT, BODY_TIMEOUT, router};
@@ -71,6 +74,10 @@ pub trait Control: Send + Sync + 'static {
     fn proxies(&self) -> Vec<api::Proxy>;
     /// Its flows.
     fn flows(&self) -> api::Flows;
+    /// Its metrics, in OpenMetrics text.
+    fn metrics(&self) -> String;
+    /// What was measured over time.
+    fn history(&self, query: HistoryQuery) -> api::History;
     /// One round trip to a node, end to end; at most 5 s.
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
     /// Asks each node on the way to a node, once; at most 5 s. An error is what keeps it from asking at all.

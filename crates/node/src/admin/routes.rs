@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use super::auth::Auth;
 use super::limits::Streams;
-use super::{Control, drain, login, nc, openapi, stream, topology};
+use super::{Control, drain, history, login, metrics, nc, openapi, stream, topology};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -74,6 +74,7 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(routes))
         .routes(routes!(proxies))
         .routes(routes!(flows))
+        .routes(routes!(history::history))
         .routes(routes!(ping))
         .routes(routes!(trace))
         .routes(routes!(drain::drain))
@@ -90,6 +91,7 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(openapi::openapi));
     OpenApiRouter::with_openapi(openapi::frame())
         .nest("/api/v1", api)
+        .routes(routes!(metrics::metrics))
         .routes(routes!(healthz))
         .routes(routes!(readyz))
 }

@@ -1,5 +1,7 @@
 //! Carrying out what the state machines of `core` decide.
 
+use std::time::Instant;
+
 use ffmesh_core::circuit::{Action as CircuitAction, Circuits, Forward};
 use ffmesh_core::flood::LinkId;
 use ffmesh_core::lsdb::Refusal;
@@ -15,7 +17,10 @@ impl State {
     /// Hands something that happened to the mesh, and does what it says.
     pub(super) fn hand(&mut self, input: Input) {
         let mut actions = Vec::new();
+        let begun = Instant::now();
         self.mesh.handle(input, clock::now(), &mut actions);
+        let took = begun.elapsed();
+        self.metrics.update(&self.mesh.counters());
         let mut changed = false;
         for action in actions {
             match action {
@@ -34,6 +39,7 @@ impl State {
             }
         }
         if changed {
+            self.metrics.routes_computed(took);
             self.publish();
         }
     }

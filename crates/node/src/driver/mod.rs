@@ -7,6 +7,7 @@
 mod act;
 mod changes;
 mod ends;
+mod metrics;
 mod neighbors;
 mod records;
 mod routes;
@@ -25,6 +26,7 @@ use ffmesh_core::target::Target;
 use ffmesh_core::time::Time;
 use ffmesh_core::trace::{self, Hop, Measured, Traces};
 use ffmesh_core::wire::Message;
+use prometheus_client::collector::Collector;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bucket::Bucket;
@@ -42,6 +44,7 @@ pub use routes::{Lost, NodeFacts, RoutingTable};
 
 use changes::Changes;
 use ends::Ends;
+pub(crate) use metrics::Metrics;
 
 /// Requests of sessions that may wait.
 const QUEUE: usize = 256;
@@ -82,6 +85,7 @@ type TraceAnswer = oneshot::Sender<Vec<Hop>>;
 pub struct Driver {
     requests: mpsc::Sender<Request>,
     table: watch::Receiver<Arc<RoutingTable>>,
+    metrics: Arc<Metrics>,
 }
 
 /// What the driver is made with.
@@ -147,6 +151,7 @@ impl Driver {
             facts: BTreeMap::new(),
         };
         let (table_tx, table) = watch::channel(Arc::new(table));
+        let metrics = Arc::new(Metrics::default());
         let mut circuits = Circuits::new(own.clone(), ffmesh_core::circuit::Limits::default());
         circuits.relay(transit);
         let state = State {
@@ -161,6 +166,7 @@ impl Driver {
             circuits,
             labels,
             counters,
+            metrics: metrics.clone(),
             neighbors: BTreeMap::new(),
             links: HashMap::new(),
             opens: HashMap::new(),
@@ -175,12 +181,17 @@ impl Driver {
             table: table_tx,
         };
         tokio::spawn(state.run(events, incoming));
-        Started { driver: Self { requests, table }, linked, wanted }
+        Started { driver: Self { requests, table, metrics }, linked, wanted }
     }
 
     /// The routes, as they are and as they change.
     pub fn table(&self) -> watch::Receiver<Arc<RoutingTable>> {
         self.table.clone()
+    }
+
+    /// What it does, as metrics.
+    pub fn collector(&self) -> Box<dyn Collector> {
+        Box::new(self.metrics.clone())
     }
 
     /// Enters a session with a node that is about to be dialled. `None` when the node is shutting down.
@@ -289,6 +300,7 @@ struct State {
     traces: Traces<TraceAnswer>,
     labels: Labels,
     counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     neighbors: BTreeMap<NodeId, (Link, Time)>,
     /// The same links by their serials
     links: HashMap<u64, Link>,

@@ -64,6 +64,7 @@ impl State {
         self.lost.remove(&node);
         self.neighbors.insert(node.clone(), (link.clone(), now));
         self.links.insert(link.serial(), link.clone());
+        self.labels.link_up(link.serial(), &node);
         link.learn_certificate(&self.certificates);
         self.circuits.link_up(link_id(link), node.clone());
         let cost = self.upstream_costs.get(&node).copied().unwrap_or_default();
@@ -102,6 +103,7 @@ impl State {
         self.links.remove(&link.serial());
         self.opens.remove(&link.serial());
         self.at_circuits(|circuits, out| circuits.link_down(link_id(link), out));
+        self.labels.link_down(link.serial());
     }
 
     /// Notes which nodes there are sessions with.

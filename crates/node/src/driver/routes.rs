@@ -95,6 +95,13 @@ impl RoutingTable {
         rtt.saturating_add(self.upstream_costs.get(link.node()).copied().unwrap_or_default().into())
     }
 
+    /// Mean round trip time in ms and loss (0 to 1) of the links that are up, as far as they are measured.
+    pub fn mean_vitals(&self) -> (Option<f64>, Option<f64>) {
+        let vitals = || self.neighbors.values().map(Link::vitals);
+        let rtts = vitals().filter_map(|vitals| vitals.rtt).map(|rtt| rtt.as_secs_f64() * 1e3);
+        (mean(rtts), mean(vitals().filter_map(|vitals| vitals.loss)))
+    }
+
     /// Whether a node can be reached now.
     pub fn has_route(&self, node: &NodeId) -> bool {
         let far = || self.mesh.reach(node).is_some_and(|reach| self.neighbors.contains_key(&reach.next));
@@ -120,4 +127,9 @@ impl RoutingTable {
             || self.upstream_costs.contains_key(node)
             || self.mesh.knows(node)
     }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (count, sum) = values.fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
+    (count > 0).then(|| sum / f64::from(count))
 }

@@ -5,14 +5,16 @@
 //!                        └───── carry ─────┘       (both directions, on each node)
 //! ```
 
+mod account;
 mod carry;
 mod open;
 mod serve;
 mod table;
 
+pub use account::ProxyTotals;
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
-pub use table::{FlowLimits, Flows};
+pub use table::{Flow, FlowLimits, FlowStart, Flows};
 
 use std::time::Duration;
 

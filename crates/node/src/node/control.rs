@@ -9,11 +9,14 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
 use ffmesh_core::trace::Hop;
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+use super::measure::{self, Glance};
 use super::{Parts, routes, topology};
-use crate::admin::{BoxFuture, Control, OpenFlow};
+use crate::admin::{BoxFuture, Control, HistoryQuery, OpenFlow};
 use crate::config::{Proxy, ProxyTarget};
 use crate::events::Events;
 use crate::flow::{OpenContext, Opened, new_id, open, ping};
@@ -28,11 +31,13 @@ const NC: &str = "nc";
 pub(super) struct NodeControl {
     parts: Arc<Parts>,
     opening: OpenContext,
+    metrics: Registry,
 }
 
 impl NodeControl {
     pub(super) fn new(parts: Arc<Parts>, opening: OpenContext) -> Self {
-        Self { parts, opening }
+        let metrics = measure::registry(&parts);
+        Self { parts, opening, metrics }
     }
 
     fn proxy(&self, proxy: &Proxy) -> api::Proxy {
@@ -61,10 +66,13 @@ impl NodeControl {
 }
 
 impl Control for NodeControl {
+    #[expect(clippy::cast_precision_loss, reason = "errors of a minute")]
     fn status(&self) -> api::Status {
         let parts = &self.parts;
         let table = parts.sessions.table();
         let (flows_open, flows_total, bytes_sent, bytes_received) = parts.flows.totals();
+        let (rtt_ms, loss) = table.mean_vitals();
+        let errors = parts.history.errors_per_minute(parts.counters.all_errors());
         let known: BTreeSet<_> = table.mesh.nodes().chain(table.neighbors.keys()).collect();
         let config = parts.config();
         let upstreams = &config.quic.upstreams;
@@ -91,9 +99,9 @@ impl Control for NodeControl {
             flows_total,
             bytes_sent,
             bytes_received,
-            rtt_ms: None,
-            loss: None,
-            errors_per_minute: 0.0,
+            rtt_ms,
+            loss,
+            errors_per_minute: errors as f64,
             flow_memory: parts.flows.memory(),
             certificate_expires: parts.credentials.expires(),
             issuer: parts.issuer.is_some(),
@@ -145,6 +153,15 @@ impl Control for NodeControl {
 
     fn flows(&self) -> api::Flows {
         self.parts.flows.report()
+    }
+
+    fn metrics(&self) -> String {
+        let limits = self.parts.config().quic.clone();
+        measure::metrics(&self.metrics, Glance { status: self.status(), peers: self.peers(), limits })
+    }
+
+    fn history(&self, query: HistoryQuery) -> api::History {
+        self.parts.history.query(&query, Timestamp::now())
     }
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
@@ -252,12 +269,7 @@ fn traced(hop: Hop) -> api::TraceHop {
     }
 }
 
-fn absent(
-    node: &NodeId,
-    state: api::PeerState,
-    since: jiff::Timestamp,
-    last_error: Option<String>,
-) -> api::Peer {
+fn absent(node: &NodeId, state: api::PeerState, since: Timestamp, last_error: Option<String>) -> api::Peer {
     api::Peer {
         node_id: node.clone(),
         name: None,

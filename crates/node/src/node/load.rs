@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::driver::Driver;
+use crate::process::processor_time;
 
 /// How often it is measured. The mesh is told of bands that last 30 s.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -20,10 +21,4 @@ pub(super) async fn watch(driver: Driver) {
         let permille = spent.as_micros().saturating_mul(1_000) / available;
         driver.load(u16::try_from(permille.min(1_000)).unwrap_or(1_000)).await;
     }
-}
-
-/// Processor time of this process so far.
-fn processor_time() -> Duration {
-    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(clock).unwrap_or_default()
 }

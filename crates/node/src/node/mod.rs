@@ -11,7 +11,7 @@
 //!                  ▼
 //!                serve (one a session) ─▶ stream (one a flow) ─▶ egress ─▶ target
 //!  ingress (one a proxy) ─▶ open (one a flow) ─▶ session
-//!  admin (one a request)    renew    load    flow watch    addresses of this machine    log ─▶ events
+//!  admin (one a request)    renew    load    flow watch    history    addresses of this machine    log ─▶ events
 //! ```
 //!
 //! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
@@ -22,6 +22,7 @@ mod control;
 mod drain;
 mod liveness;
 mod load;
+mod measure;
 mod renew;
 mod routes;
 mod topology;
@@ -53,6 +54,7 @@ use crate::driver::{Driver, DriverConfig, Started};
 use crate::egress::{self, Egress, ServiceAddresses};
 use crate::events::Events;
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
+use crate::history::History;
 use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
 };
@@ -148,8 +150,9 @@ struct Parts {
     /// The configuration in force; replaced as a whole
     config: ArcSwap<Config>,
     state: StateDir,
-    #[allow(dead_code)] // until something is kept in it
+    #[allow(dead_code)] // until something else than the history is kept in it
     store: Store,
+    history: History,
     events: Events,
     /// The process's log
     journal: Journal,
@@ -270,6 +273,7 @@ impl Node {
             repeats: Arc::default(),
             drain_asked: watch::Sender::new(false),
             state,
+            history: History::load(store.clone())?,
             store,
             events: changes,
             journal,
@@ -295,6 +299,7 @@ impl Node {
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
         tasks.spawn(parts.journal.publish_to(parts.events.clone()));
+        tasks.spawn(measure::sample(parts.clone()));
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         serve_admin(&mut tasks, bound.admin_socket, bound.admin_tcp, control, auth);
@@ -354,6 +359,11 @@ impl Node {
         }
         driver.withdraw().await;
         self.tasks.shutdown().await;
+        let history = self.parts.history.clone();
+        let written = tokio::task::spawn_blocking(move || history.flush());
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!("the history of the last minute is not stored: {error}");
+        }
         // Sessions first: their last packets travel behind labels that go with the links.
         self.parts.sessions.close(Reason::Drained, STOPPING);
         tokio::time::sleep(SESSION_CLOSE_LEAD).await;

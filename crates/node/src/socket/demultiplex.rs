@@ -106,6 +106,7 @@ impl Demultiplexer {
                     Some((Owner::Passage(passage), lane)) => {
                         let packets = run.len().div_ceil(stride);
                         if passage.admit(packets, run.len(), now) {
+                            self.relay.counters().peers().received(passage.from, run.len());
                             if lane != Lane::Probe {
                                 self.relay.counters().carried(packets);
                             }
@@ -113,6 +114,7 @@ impl Demultiplexer {
                             let (to, from) = (passage.hop.to, passage.hop.from);
                             self.relay.push(relay::Run {
                                 to,
+                                peer: passage.to,
                                 from,
                                 ecn: meta.ecn,
                                 buffer,

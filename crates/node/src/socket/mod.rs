@@ -14,6 +14,8 @@ mod address;
 mod circuit;
 mod demultiplex;
 mod limit;
+mod metrics;
+mod peers;
 mod relay;
 mod table;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use ffmesh_udp::{Batch, MAX_SEGMENTS, Socket};
 use noq::udp::EcnCodepoint;
 
 use super::MAX_SEND;
+use super::peers::{PeerBytes, Place};
 
 /// Why packets were not relayed, a fixed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(super) struct Counters {
     sends: AtomicU64,
     payload_packets: AtomicU64,
     dropped: [AtomicU64; DROPS.len()],
+    peers: PeerBytes,
 }
 
 impl Counters {
@@ -68,10 +70,18 @@ impl Counters {
         }
     }
 
-    fn sent(&self, packets: usize, bytes: usize) {
+    fn sent(&self, runs: &[Run], packets: usize) {
         add(&self.packets, packets);
-        add(&self.bytes, bytes);
+        add(&self.bytes, runs.iter().map(Run::len).sum());
         add(&self.sends, 1);
+        for run in runs {
+            self.peers.sent(run.peer, run.len());
+        }
+    }
+
+    /// Bytes from and to each neighbour.
+    pub(super) fn peers(&self) -> &PeerBytes {
+        &self.peers
     }
 
     /// Packets of sessions, not probes, that came to be sent on.
@@ -98,6 +108,8 @@ fn add(counter: &AtomicU64, count: usize) {
 pub(super) struct Run {
     /// Where to
     pub(super) to: SocketAddr,
+    /// Who is there
+    pub(super) peer: Place,
     /// From where
     pub(super) from: Option<IpAddr>,
     /// Of each packet
@@ -174,7 +186,7 @@ impl Relay {
             };
             let packets = send.iter().map(Run::packets).sum();
             match self.udp.try_send(&batch) {
-                Ok(()) => self.counters.sent(packets, send.iter().map(Run::len).sum()),
+                Ok(()) => self.counters.sent(send, packets),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.counters.dropped(DropReason::BufferFull, packets);
                 }
@@ -209,7 +221,7 @@ mod tests {
 
     fn run(port: u16, len: usize, segment: usize) -> Run {
         let to = SocketAddr::from(([192, 0, 2, 1], port));
-        Run { to, from: None, ecn: None, buffer: 0, start: 7, end: 7 + len, segment }
+        Run { to, peer: Place::default(), from: None, ecn: None, buffer: 0, start: 7, end: 7 + len, segment }
     }
 
     #[test]

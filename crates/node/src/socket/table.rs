@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ffmesh_core::id::NodeId;
 use ffmesh_core::label::Label;
 use ffmesh_core::time::Time;
 use ffmesh_udp::mapped;
@@ -13,6 +14,7 @@ use ffmesh_udp::mapped;
 use super::address::{MAX_SLOTS, SessionAddr, SlotAddr};
 use super::circuit::{CircuitEnd, Hop, Way};
 use super::limit::{Allowance, TransitLimit};
+use super::peers::{Peers, Place};
 use super::relay::{Counters, Transit};
 use crate::clock;
 
@@ -39,6 +41,10 @@ pub(super) enum Owner {
 pub(super) struct Passage {
     /// Where it goes on, with the label to swap in
     pub(super) hop: Hop,
+    /// Whom its packets come from
+    pub(super) from: Place,
+    /// Whom they go to
+    pub(super) to: Place,
     /// When the last packet came, in microseconds
     used: AtomicU64,
     /// What is left to the link it comes by
@@ -60,6 +66,7 @@ pub(super) struct Table {
     ways: HashMap<SlotAddr, Way>,
     /// Of each link that something is relayed for.
     allowances: HashMap<u64, Arc<Mutex<Allowance>>>,
+    peers: Peers,
     /// Addresses that are being dialled, and how often.
     dialling: HashMap<SocketAddr, usize>,
 }
@@ -111,6 +118,16 @@ impl Labels {
         SessionAddr::from_random(rand::random())
     }
 
+    /// A link came up: what is relayed over it is counted as its neighbour's. Comes before the labels that are agreed over it.
+    pub fn link_up(&self, link: u64, neighbor: &NodeId) {
+        self.write().peers.link_up(link, neighbor);
+    }
+
+    /// A link is gone. What was counted stays.
+    pub fn link_down(&self, link: u64) {
+        self.write().peers.link_down(link);
+    }
+
     /// From now on `label` is accepted from `from`, the other end of a link, as the end of a circuit.
     pub fn install_end(&self, label: Label, link: u64, from: SocketAddr, end: CircuitEnd) {
         self.install(label, link, from, |_| Owner::End(end));
@@ -120,12 +137,13 @@ impl Labels {
     pub fn install_relay(&self, label: Label, link: u64, from: SocketAddr, hop: Hop) {
         self.install(label, link, from, |table| {
             let now = clock::now();
+            let (from, to) = (table.peers.of_link(link), table.peers.of_link(hop.link));
             let allowance = table
                 .allowances
                 .entry(link)
                 .or_insert_with(|| Arc::new(Mutex::new(Allowance::new(self.limit, now))))
                 .clone();
-            Owner::Passage(Passage { hop, used: AtomicU64::new(now.0), allowance })
+            Owner::Passage(Passage { hop, from, to, used: AtomicU64::new(now.0), allowance })
         });
     }
 
@@ -189,6 +207,11 @@ impl Labels {
         let passes = |accept: &&Accept| matches!(accept.owner, Owner::Passage(_));
         // Each has a label for either direction.
         self.transit.snapshot(self.read().accepts.values().filter(passes).count() / 2)
+    }
+
+    /// Bytes relayed so far from each neighbour and to it, by name.
+    pub(super) fn peer_bytes(&self) -> Vec<(String, u64, u64)> {
+        self.read().peers.bytes(self.transit.peers())
     }
 
     /// Packets that came to be relayed so far and were no probes.

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{BODY_LIMIT, BoxFuture, Control, FLOW_HEADER, NC_PROTOCOL, OpenFlow, bind, serve};
+use super::{BODY_LIMIT, BoxFuture, Control, FLOW_HEADER, HistoryQuery, NC_PROTOCOL, OpenFlow, bind, serve};
 use crate::events::Events;
 
 /// A node that knows `server`, which echoes, and refuses everything else.
@@ -73,6 +73,15 @@ impl Control for Double {
             })
         };
         serde_json::from_value(json!({"open": [], "ended": [flow("f1"), flow("f2")]})).unwrap()
+    }
+
+    fn metrics(&self) -> String {
+        "# EOF\n".to_owned()
+    }
+
+    fn history(&self, query: HistoryQuery) -> api::History {
+        let step_s = if query.step == api::Step::Minute { 60 } else { 1 };
+        api::History { step_s, from: query.from, ..api::History::default() }
     }
 
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>> {
@@ -251,6 +260,16 @@ async fn answers_each_path() {
     let (status, body) = node.get("/api/v1/services").await;
     let services: Vec<api::Service> = serde_json::from_str(&body).unwrap();
     assert_eq!((status, services[0].node_id.as_str()), (200, "server"));
+    assert_eq!(node.get("/metrics").await, (200, "# EOF\n".to_owned()));
+    let (status, body) = node.get("/api/v1/history?step=1m&from=2026-01-01T00:00:00Z").await;
+    let history: api::History = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, history.step_s, history.from.unwrap().as_second()), (200, 60, 1_767_225_600));
+    let order = "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z";
+    for wrong in ["step=1h", "from=yesterday", "until=2026-01-01T00:00:00Z", order] {
+        let (status, body) = node.get(&format!("/api/v1/history?{wrong}")).await;
+        assert_eq!(status, 400, "{wrong}");
+        assert!(body.contains("expected are `step`, 1s or 1m"), "{body}");
+    }
     assert_eq!(node.get("/healthz").await, (200, "ok\n".to_owned()));
     let (status, reply) = node.post("/api/v1/ping", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["rtt_ms"]), (200, &json!(1.5)));

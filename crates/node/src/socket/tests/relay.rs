@@ -28,6 +28,9 @@ async fn packets_pass_with_another_label_and_are_otherwise_the_same() {
     let (a, b) = (udp(), udp());
     a.writable().await.unwrap();
     let (from, to) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+    for (link, neighbor) in [(LINK, "a"), (LINK + 1, "b")] {
+        labels.link_up(link, &neighbor.parse().unwrap());
+    }
     labels.install_relay(label(1), LINK, from, hop(to, label(2)));
     let address = canonical(node.local_addr().unwrap());
     let lanes = [Lane::Slot(0), Lane::Slot(1), Lane::Slot(2), Lane::Probe];
@@ -51,6 +54,8 @@ async fn packets_pass_with_another_label_and_are_otherwise_the_same() {
     }
     let transit = labels.transit();
     assert_eq!((transit.packets, transit.bytes), (30, 3 * (9 * 1009 + 14)));
+    let bytes = transit.bytes;
+    assert_eq!(labels.peer_bytes(), [("a".to_owned(), bytes, 0), ("b".to_owned(), 0, bytes)]);
     assert_eq!(dropped(&labels), []);
     // It goes on receiving by itself, and the first packet that QUIC sees is QUIC's.
     send(&a, address, &[vec![0x40; 50]], None);

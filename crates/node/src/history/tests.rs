@@ -1,0 +1,127 @@
+//! The history over hours, weeks and restarts, with a clock of the test's own.
+
+use ffmesh_api::{Sample, Step};
+
+use super::*;
+use crate::state::StateDir;
+
+/// A full minute.
+const START: i64 = 1_800_000_000;
+
+fn open(dir: &tempfile::TempDir) -> History {
+    History::load(Store::open(&StateDir::at(dir.path())).unwrap()).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn sample(number: i64) -> Sample {
+    Sample { sent: number as f64, failovers: 1.0, ..Sample::default() }
+}
+
+fn query(step: Step, from: i64, to: i64) -> Query {
+    Query { step, from: Some(at(from)), to: Some(at(to)) }
+}
+
+fn push(history: &History, seconds: impl Iterator<Item = i64>) {
+    let neighbor: NodeId = "b".parse().unwrap();
+    for second in seconds {
+        if history.push(START + second, &sample(second), &[(neighbor.clone(), Some(1.5))]) {
+            history.flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn seconds_and_minutes_are_there_after_a_restart_with_gaps_where_the_node_did_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    push(&history, 1..=130);
+    history.flush().unwrap();
+    drop(history);
+    let history = open(&dir);
+    push(&history, 135..=190);
+    let seconds = history.query(&query(Step::Second, START + 128, START + 136), at(START + 190));
+    assert_eq!((seconds.step_s, seconds.from), (1, Some(at(START + 128))));
+    let sent: Vec<_> = seconds.columns.sent.iter().map(|sent| sent.unwrap_or(-1.0)).collect();
+    assert_eq!(sent, [128.0, 129.0, 130.0, -1.0, -1.0, -1.0, -1.0, 135.0, 136.0]);
+    assert_eq!((seconds.peers.len(), seconds.peers[0].rtt_ms.len()), (1, 9));
+    assert_eq!([seconds.peers[0].rtt_ms[2], seconds.peers[0].rtt_ms[3]], [Some(1.5), None]);
+    // Minutes are means, also of one that the restart was in.
+    let minutes = history.query(&query(Step::Minute, START, START + 190), at(START + 190));
+    assert_eq!(minutes.columns.sent[..3], [None, Some(30.5), Some(90.5)]);
+    let third = f64::from((121..=130).chain(135..=180).sum::<i32>()) / 56.0;
+    assert!((minutes.columns.sent[3].unwrap() - third).abs() < 0.001);
+    assert_eq!(minutes.columns.failovers, [None, Some(60.0), Some(60.0), Some(56.0)]);
+}
+
+#[test]
+fn answers_are_bounded_whatever_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    push(&history, 1..=10);
+    let now = at(START + 10);
+    let all = history
+        .query(&Query { from: Some(Timestamp::MIN), to: Some(Timestamp::MAX), ..Query::default() }, now);
+    assert_eq!((all.columns.sent.len(), all.from), (MAX_SECONDS, Some(at(START + 10 - 3_599))));
+    let all = history.query(&Query { step: Step::Minute, ..Query::default() }, now);
+    assert_eq!(all.columns.sent.len(), MAX_MINUTES);
+    let none = history.query(&query(Step::Second, START + 9, START + 8), now);
+    assert_eq!((none.from, none.columns.sent.len()), (None, 0));
+}
+
+#[test]
+fn a_clock_that_goes_back_leaves_one_row_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    push(&history, (1..=100).chain(50..=70));
+    history.flush().unwrap();
+    for history in [history.query(&Query::default(), at(START + 100)), {
+        drop(history);
+        open(&dir).query(&Query::default(), at(START + 100))
+    }] {
+        let there: Vec<_> = history.columns.sent.iter().flatten().copied().collect();
+        assert_eq!(there, (1..=70).map(f64::from).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_month_fits_into_a_file_of_bounded_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    let neighbors: Vec<_> =
+        (0..MAX_PEERS + 8).map(|i| (format!("n{i}").parse().unwrap(), Some(1.0))).collect();
+    // Every tenth second, and a block an hour: what is kept is the same, and the test is quicker.
+    for second in (0..30 * 24 * 3_600).step_by(10) {
+        history.push(START + second, &sample(second), &neighbors);
+        if second % 3_600 == 0 {
+            history.flush().unwrap();
+        }
+    }
+    history.flush().unwrap();
+    let size = std::fs::metadata(dir.path().join("store.redb")).unwrap().len();
+    assert!(size < 16 << 20, "{size} bytes");
+    drop(history);
+    let now = at(START + 30 * 24 * 3_600);
+    let minutes = open(&dir).query(&Query { step: Step::Minute, ..Query::default() }, now);
+    assert_eq!(minutes.columns.sent.iter().flatten().count(), MAX_MINUTES - 1, "the last minute is not over");
+    assert_eq!(minutes.peers.len(), MAX_PEERS);
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    push(&history, 1..=3);
+    history.flush().unwrap();
+    let damage = |transaction: &redb::WriteTransaction| {
+        transaction.open_table(SECONDS)?.insert(START + 2, &[99, 1, 2][..])?;
+        Ok(())
+    };
+    history.store.write(damage).unwrap();
+    drop(history);
+    let history = open(&dir).query(&query(Step::Second, START + 1, START + 3), at(START + 3));
+    assert_eq!(history.columns.sent, [Some(1.0), None, Some(3.0)]);
+}
