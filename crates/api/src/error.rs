@@ -16,12 +16,20 @@ pub struct Error {
     /// What is wrong with a configuration that was not applied
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// Whether what the path names is not there; for the status code
+    #[serde(skip)]
+    pub missing: bool,
 }
 
 impl Error {
     /// One that says `error` and no more.
     pub fn new(error: impl Into<String>) -> Self {
-        Self { error: error.into(), reason: None, problems: Vec::new() }
+        Self { error: error.into(), reason: None, problems: Vec::new(), missing: false }
+    }
+
+    /// One of something that is not there.
+    pub fn missing(error: impl Into<String>) -> Self {
+        Self { missing: true, ..Self::new(error) }
     }
 
     /// One of a flow or ping that was refused.

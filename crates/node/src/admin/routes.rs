@@ -10,7 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::{Control, nc};
+use super::{Control, nc, settings};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -49,7 +49,12 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .route("/status", get(status))
         .route("/peers", get(peers))
         .route("/routes", get(routes))
-        .route("/proxies", get(proxies))
+        .route("/proxies", get(proxies).post(settings::add_proxy))
+        .route("/proxies/{name}", put(settings::change_proxy).delete(settings::remove_proxy))
+        .route("/services", post(settings::add_service))
+        .route("/services/{name}", put(settings::change_service).delete(settings::remove_service))
+        .route("/config", get(settings::config))
+        .route("/reload", post(settings::reload))
         .route("/flows", get(flows))
         .route("/ping", post(ping))
         .route("/trace", post(trace))
@@ -64,7 +69,7 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .with_state(Arc::new(Shared { control, flows: Mutex::default() }))
 }
 
-type Node = State<Arc<Shared>>;
+pub(super) type Node = State<Arc<Shared>>;
 
 async fn status(State(node): Node) -> Response {
     json(&node.control.status())
@@ -182,6 +187,8 @@ impl Failure {
 impl From<api::Error> for Failure {
     fn from(body: api::Error) -> Self {
         let status = match body.reason {
+            None if body.missing => StatusCode::NOT_FOUND,
+            None if !body.problems.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
             // A request that the node understood and cannot carry out as it stands: no issuer, for example.
             None => StatusCode::CONFLICT,
             Some(Reason::Denied) => StatusCode::FORBIDDEN,
@@ -201,12 +208,12 @@ impl IntoResponse for Failure {
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     // Figures of this moment: nothing on the way may keep them.
     ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = read_bytes(body).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::bad_request(format!("the body is not the JSON that was expected: {error}")))

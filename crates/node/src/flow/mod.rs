@@ -12,7 +12,7 @@ mod table;
 
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
-pub use table::{FlowLimits, Flows};
+pub use table::{Dialled, FlowLimits, Flows};
 
 use std::time::Duration;
 
