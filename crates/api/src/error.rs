@@ -1,5 +1,7 @@
 //! What went wrong.
 
+use std::fmt;
+
 use ffmesh_core::reason::Reason;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -51,4 +53,18 @@ pub struct Problem {
     pub key: String,
     /// What is wrong and what was expected
     pub message: String,
+}
+
+/// `file:line:column: key: message`, as `ffmesh check` has it.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.file.as_deref().unwrap_or("configuration"))?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
 }

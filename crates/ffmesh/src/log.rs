@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal};
 
 use ffmesh_core::text::Escaping;
 use ffmesh_node::config::LogFormat;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::failure::{Failure, Outcome};
 use crate::output;
@@ -17,19 +17,51 @@ use crate::output;
 /// Variable that overrides `log.level`, in the syntax of `--log-level`.
 pub(crate) const VARIABLE: &str = "FFMESH_LOG";
 
+/// What is logged, for changing it.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// What goes before `log.level`, if anything does.
+    fixed: Option<&'static str>,
+}
+
+impl Filter {
+    /// Another `log.level` from now on. Where something goes before it, that is logged instead.
+    pub(crate) fn set(&self, level: tracing::Level) {
+        if let Some(fixed) = self.fixed {
+            tracing::warn!("log.level is {} now, which has no effect: {fixed} goes before it", word(level));
+            return;
+        }
+        let changed = filter(&word(level)).map(|filter| self.handle.reload(filter));
+        match changed {
+            Ok(Ok(())) => tracing::info!("log.level is {} now", word(level)),
+            Ok(Err(error)) => tracing::error!("log.level cannot be changed: {error}; restart the node"),
+            Err(why) => tracing::error!("log.level cannot be changed: {why}"),
+        }
+    }
+}
+
+fn word(level: tracing::Level) -> String {
+    level.to_string().to_ascii_lowercase()
+}
+
+/// The key of the file.
+const LEVEL_KEY: &str = "log.level";
+
 /// Starts logging, once in a process. The level is `flag`, else `FFMESH_LOG`, else `level`.
-pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat) -> Outcome {
+pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat) -> Outcome<Filter> {
     let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
     let (from, directives) = match (flag, variable) {
         (Some(flag), _) => ("--log-level", flag.to_owned()),
         (None, Some(variable)) => (VARIABLE, variable),
-        (None, None) => ("log.level", level.to_string().to_ascii_lowercase()),
+        (None, None) => (LEVEL_KEY, word(level)),
     };
     let filter = filter(&directives).map_err(|why| {
         Failure::usage(format!(
             "{from} is {directives:?}: {why}\nexpected error, warn, info, debug or trace, or directives such as info,ffmesh_node=debug,noq=info"
         ))
     })?;
+    let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let started = match format {
@@ -42,7 +74,8 @@ pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat
             registry.with(layer.with_target(false).with_ansi(colour).fmt_fields(fields())).try_init()
         }
     };
-    started.map_err(|error| Failure::failed(format!("logging cannot be started: {error}")))
+    started.map_err(|error| Failure::failed(format!("logging cannot be started: {error}")))?;
+    Ok(Filter { handle, fixed: (from != LEVEL_KEY).then_some(from) })
 }
 
 /// Writes lines of JSON, with everything escaped that JSON would let through to a terminal. Each line comes in one
@@ -177,6 +210,24 @@ mod tests {
         assert!(all.contains("ours") && all.contains("urgent") && !all.contains("theirs"), "{all}");
         let all = logged("warn,noq=info", log);
         assert!(!all.contains("ours") && all.contains("theirs"), "{all}");
+    }
+
+    #[test]
+    fn the_level_follows_the_file_unless_something_goes_before_it() {
+        for (fixed, debug_is_logged) in [(None, true), (Some("--log-level"), false)] {
+            let buffer = Buffer::default();
+            let writer = buffer.clone();
+            let (layer, handle) = reload::Layer::new(filter("info").unwrap());
+            let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+            let subscriber = tracing_subscriber::registry().with(layer).with(lines);
+            tracing::subscriber::with_default(subscriber, || {
+                Filter { handle, fixed }.set(tracing::Level::DEBUG);
+                tracing::debug!(target: "ffmesh", "details");
+            });
+            let all = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(all.contains("details"), debug_is_logged, "{all}");
+            assert_eq!(all.contains("--log-level goes before it"), !debug_is_logged, "{all}");
+        }
     }
 
     #[test]

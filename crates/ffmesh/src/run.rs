@@ -1,13 +1,13 @@
 //! Running a node in this process: the one place that knows `ffmesh_node::node`.
 
-use ffmesh_node::config::Config;
+use ffmesh_node::config::Loaded;
 use ffmesh_node::node::Node;
 use ffmesh_node::state::StateDir;
 
 use crate::failure::{Failure, Outcome};
 
 /// Starts a node.
-pub(crate) fn run_node(config: Config, state: StateDir) -> Outcome<Node> {
+pub(crate) fn run_node(config: impl Into<Loaded>, state: StateDir) -> Outcome<Node> {
     Node::start(config, state).map_err(Failure::failed)
 }
 

@@ -6,6 +6,7 @@ mod enrol;
 mod fixture;
 mod nc;
 mod ping;
+mod reload;
 pub(crate) mod routes;
 mod show;
 mod status;
@@ -58,6 +59,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             args.show = chosen(args.show);
             show::flows(&args).await
         }
+        Command::Reload(show) => reload::reload(&chosen(show)).await,
         Command::Ping(mut args) => {
             args.show = chosen(args.show);
             ping::ping(&args).await

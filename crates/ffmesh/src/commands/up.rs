@@ -1,10 +1,13 @@
 //! `ffmesh up`: the node, in the foreground.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ffmesh_node::config::Config;
+use ffmesh_node::node::Node;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::args::Choice;
@@ -13,29 +16,35 @@ use crate::format::shell_word;
 use crate::run::{raise_file_limit, run_node};
 use crate::{log, place};
 
-/// Runs until SIGTERM or SIGINT, then ends in order; a second signal ends it at once.
+/// Runs until SIGTERM or SIGINT, then ends in order; a second signal ends it at once. SIGHUP applies the file again.
 pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choice: &Choice) -> Outcome {
     let file = place::file(argument, choice)?;
     let loaded = Config::load(&file).map_err(Failure::usage)?;
-    let config = loaded.config;
-    log::start(log_level, config.log.level, config.log.format)?;
+    let config = &loaded.config;
+    let filter = log::start(log_level, config.log.level, config.log.format)?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let state = place::state_dir(choice, Some(&config))?;
+    let state = place::state_dir(choice, Some(config))?;
     if !place::has_identity(&state) {
         return Err(without_credentials(&file, state.path()));
     }
     let files = raise_file_limit();
 
     let mut signals = Signals::listen()?;
-    let node = run_node(config, state)?;
-    notify(NotifyState::Ready);
+    let node = run_node(loaded, state)?;
+    tokio::spawn(follow_level(node.config(), filter));
+    notify(&[NotifyState::Ready]);
     info!(file_limit = files, "node is ready");
 
-    let name = signals.ending().await;
+    let name = loop {
+        match signals.next().await {
+            HANGUP => reload(&node).await,
+            name => break name,
+        }
+    };
     info!("{name}: ending in order; a second signal ends the node at once");
-    notify(NotifyState::Stopping);
+    notify(&[NotifyState::Stopping]);
     tokio::select! {
         () = node.stop() => {
             info!("node ended");
@@ -55,9 +64,32 @@ fn without_credentials(file: &Path, state: &Path) -> Failure {
     ))
 }
 
+/// Applies the file again, and tells systemd when that begins and ends (`Type=notify-reload`, systemd.service(5)).
+async fn reload(node: &Node) {
+    info!("{HANGUP}: applying the configuration file again");
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "systemd could not be told of the reload"),
+    }
+    let _ = node.reload().await; // how it went is in the log
+    notify(&[NotifyState::Ready]);
+}
+
+/// Keeps the log at the level of the configuration in force.
+async fn follow_level(mut config: watch::Receiver<Arc<Config>>, filter: log::Filter) {
+    let mut level = config.borrow_and_update().log.level;
+    while config.changed().await.is_ok() {
+        let new = config.borrow_and_update().log.level;
+        if new != level {
+            filter.set(new);
+            level = new;
+        }
+    }
+}
+
 /// Tells systemd, if it is there and wants to know.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "systemd could not be notified");
     }
 }
@@ -89,11 +121,11 @@ impl Signals {
         }
     }
 
-    /// Waits for one that ends a node. SIGHUP does not: it is the one for reading the configuration again.
+    /// Waits for one that ends a node that is about to end anyway.
     async fn ending(&mut self) -> &'static str {
         loop {
             match self.next().await {
-                HANGUP => warn!("SIGHUP: this version cannot reload; restart the node to apply its file"),
+                HANGUP => info!("{HANGUP}: the node is about to end, and changes nothing any more"),
                 name => return name,
             }
         }

@@ -9,6 +9,7 @@
 //! - [`resilience`]: kills, outages, aborted flows, stalled readers
 //! - [`limits`]: open files, idle flows, shutting down
 //! - [`choices`]: Unix sockets, state directories, which node a command talks to
+//! - [`reload`]: another configuration while the node runs; proxies and services that are added then
 //!
 //! And with more than two nodes:
 //! - [`chains`]: every pair of nodes carries bytes: chains of relays, a ring, a full mesh, both families, the seed's files
@@ -44,6 +45,7 @@ mod opaque;
 mod pair;
 mod refusals;
 mod relay_cost;
+mod reload;
 mod resilience;
 mod restarts;
 mod seed_shape;

@@ -57,10 +57,7 @@ pub(super) async fn change_proxy(
     (status = 404, body = api::Error, description = "There is none"),
     (status = 409, body = api::Error, description = "It is of the file"),
 ))]
-pub(super) async fn remove_proxy(
-    State(node): Node,
-    Path(name): Path<String>,
-) -> Result<StatusCode, Failure> {
+pub(super) async fn remove_proxy(State(node): Node, Path(name): Path<String>) -> Result<StatusCode, Failure> {
     node.control.remove_proxy(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -157,7 +157,8 @@ impl Control for Double {
     ) -> BoxFuture<'_, Result<api::Service, api::Error>> {
         Box::pin(async move {
             changeable(instead)?;
-            let service = json!({ "name": spec.name, "protocol": "tcp", "node_id": "here", "reachable": true });
+            let service =
+                json!({ "name": spec.name, "protocol": "tcp", "node_id": "here", "reachable": true });
             Ok(serde_json::from_value(service).unwrap())
         })
     }
@@ -281,14 +282,16 @@ async fn answers_each_path() {
 #[tokio::test]
 async fn what_is_added_can_be_changed_and_the_file_cannot() {
     let node = served(0);
-    for (kind, spec) in
-        [("proxies", r#"{"name":"主 a/b","local_port":1}"#), ("services", r#"{"name":"主 a/b","address":"a:1"}"#)]
-    {
+    for (kind, spec) in [
+        ("proxies", r#"{"name":"主 a/b","local_port":1}"#),
+        ("services", r#"{"name":"主 a/b","address":"a:1"}"#),
+    ] {
         let all = format!("/api/v1/{kind}");
         let (status, reply) = node.post(&all, spec).await;
         assert_eq!((status, &reply["name"]), (201, &json!("主 a/b")));
         assert_eq!(node.post(&all, r#"{"name":"a","local_prot":1}"#).await.0, 400);
-        for (name, put, delete) in [("added", 200, 204), ("web", 409, 409), ("nothing%20at%2Fall", 404, 404)] {
+        for (name, put, delete) in [("added", 200, 204), ("web", 409, 409), ("nothing%20at%2Fall", 404, 404)]
+        {
             let one = format!("{all}/{name}");
             assert_eq!(node.send("PUT", &one, spec).await.0, put, "{one}");
             let (status, body) = node.send("DELETE", &one, "").await;

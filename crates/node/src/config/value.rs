@@ -112,7 +112,7 @@ pub(super) fn span(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// Bytes: a whole number alone or with `KiB`, `MiB`, `GiB`, `kB`, `MB` or `GB`.
+/// Bytes: a whole number alone or with `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB` or `GB`.
 pub(super) fn size<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
     let wrong = || {
         let (least, most) = (bytes(*range.start()), bytes(*range.end()));
@@ -126,6 +126,7 @@ pub(super) fn size<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> P
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,

@@ -33,9 +33,8 @@ impl State {
         let now = clock::now();
         let upstreams = &self.terms.upstreams;
         let links = &self.links;
-        self.leaving.retain(|serial, _| {
-            links.get(serial).is_some_and(|link| !upstreams.contains_key(link.node()))
-        });
+        self.leaving
+            .retain(|serial, _| links.get(serial).is_some_and(|link| !upstreams.contains_key(link.node())));
         for node in old.upstreams.keys().filter(|node| !upstreams.contains_key(*node)) {
             let Some((link, _)) = self.neighbors.get(node) else { continue };
             if link.dialled() && !link.is_found() {

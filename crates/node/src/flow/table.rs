@@ -479,8 +479,7 @@ impl Flows {
         let limits = self.limits.load();
         let window = limits.window.max(1);
         self.memory.store(stalled.len() as u64 * window + unsent * MAX_READ as u64, Ordering::Relaxed);
-        let allowed =
-            usize::try_from(limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
+        let allowed = usize::try_from(limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
         stalled.sort_by_key(|(since, _)| *since);
         stalled.truncate(stalled.len().saturating_sub(allowed));
         stalled.into_iter().map(|(_, flow)| flow).collect()

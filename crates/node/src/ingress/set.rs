@@ -82,11 +82,8 @@ impl Ingresses {
         let mut failed = Vec::new();
         for proxy in unbound {
             // `0.0.0.0:80` can't be bound beside `127.0.0.1:80`: where one takes the place of the other, it goes first.
-            let in_the_way = before.extract_if(.., |listening| listening.proxy.overlaps(proxy));
-            let in_the_way: Vec<_> = in_the_way.collect();
-            for listening in &in_the_way {
-                tracing::debug!(proxy = ?listening.proxy.name, "closed for {:?}", proxy.name);
-            }
+            let in_the_way: Vec<_> =
+                before.extract_if(.., |listening| listening.proxy.overlaps(proxy)).collect();
             let mut closed = Vec::new();
             for listening in in_the_way {
                 closed.push(listening.close().await);

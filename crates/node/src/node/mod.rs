@@ -439,10 +439,7 @@ fn upstream_costs(config: &Config) -> BTreeMap<NodeId, u32> {
 }
 
 /// What the configuration says of links and transit.
-fn terms<'a>(
-    config: &Config,
-    services: impl IntoIterator<Item = &'a config::Service>,
-) -> Terms {
+fn terms<'a>(config: &Config, services: impl IntoIterator<Item = &'a config::Service>) -> Terms {
     let service = |service: &config::Service| lsdb::Service {
         name: service.name.clone(),
         protocol: u8::from(service.protocol == config::Protocol::Udp),
@@ -458,11 +455,7 @@ fn terms<'a>(
 }
 
 /// What this node says about itself.
-fn mesh_config(
-    terms: &Terms,
-    credentials: &Credentials,
-    addresses: Vec<Target>,
-) -> mesh::Config {
+fn mesh_config(terms: &Terms, credentials: &Credentials, addresses: Vec<Target>) -> mesh::Config {
     let identity = credentials.identity();
     mesh::Config {
         relay: identity.relay,

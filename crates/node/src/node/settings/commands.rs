@@ -1,14 +1,96 @@
-//! What the API asks the owner for.
-
-use std::net::SocketAddr;
+//! What the owner is asked for.
 
 use ffmesh_api as api;
-use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 
-use super::offer::{self, Offered, UNSERVED, proxy_conflict, service_conflict};
-use super::runtime::{Entries, Kind, MAX_ENTRIES, keep};
-use super::{Command, Owner, as_told};
-use crate::config::{Config, Proxy, Service};
+use super::Owner;
+use super::offer::Offered;
+use crate::config::{Proxy, Service};
+
+/// Commands that may wait: each is a request of the API, and those are bounded themselves.
+const COMMANDS: usize = 64;
+
+/// What the owner is asked for.
+pub(super) enum Command {
+    Reload(Answer<api::Reload>),
+    PutProxy(Option<String>, api::ProxySpec, Answer<Offered<Proxy>>),
+    RemoveProxy(String, Answer<()>),
+    PutService(Option<String>, api::ServiceSpec, Answer<Offered<Service>>),
+    RemoveService(String, Answer<()>),
+    CloseProxies(oneshot::Sender<()>),
+}
+
+type Answer<T> = oneshot::Sender<Result<T, api::Error>>;
+
+/// Reaches the [`Owner`]. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(in crate::node) struct Settings(mpsc::Sender<Command>);
+
+impl Settings {
+    /// Applies the file again.
+    pub(in crate::node) async fn reload(&self) -> Result<api::Reload, api::Error> {
+        self.ask(Command::Reload).await
+    }
+
+    /// Adds a proxy, or puts it in the place of another one that was added.
+    pub(in crate::node) async fn put_proxy(
+        &self,
+        instead: Option<String>,
+        spec: api::ProxySpec,
+    ) -> Result<Offered<Proxy>, api::Error> {
+        self.ask(|answer| Command::PutProxy(instead, spec, answer)).await
+    }
+
+    /// Removes a proxy that was added. Its open flows go on.
+    pub(in crate::node) async fn remove_proxy(&self, name: String) -> Result<(), api::Error> {
+        self.ask(|answer| Command::RemoveProxy(name, answer)).await
+    }
+
+    /// Adds a service, or puts it in the place of another one that was added.
+    pub(in crate::node) async fn put_service(
+        &self,
+        instead: Option<String>,
+        spec: api::ServiceSpec,
+    ) -> Result<Offered<Service>, api::Error> {
+        self.ask(|answer| Command::PutService(instead, spec, answer)).await
+    }
+
+    /// Removes a service that was added.
+    pub(in crate::node) async fn remove_service(&self, name: String) -> Result<(), api::Error> {
+        self.ask(|answer| Command::RemoveService(name, answer)).await
+    }
+
+    /// Stops listening for new flows, for good: the node is about to end. From then on every change is refused.
+    pub(in crate::node) async fn close_proxies(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.0.send(Command::CloseProxies(answer)).await.is_ok() {
+            let _ = done.await; // the owner is gone, and its listeners with it
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, api::Error> {
+        let ending = || api::Error::new("the node is about to end: nothing is changed any more");
+        let (answer, result) = oneshot::channel();
+        self.0.send(command(answer)).await.map_err(|_| ending())?;
+        result.await.unwrap_or_else(|_| Err(ending()))
+    }
+}
+
+/// Commands for an owner that is still to be made.
+pub(in crate::node) fn commands() -> (Settings, Commands) {
+    let (sender, commands) = mpsc::channel(COMMANDS);
+    (Settings(sender), Commands(commands))
+}
+
+/// What [`Settings`] ask for.
+pub(in crate::node) struct Commands(mpsc::Receiver<Command>);
+
+impl Commands {
+    /// The next one; none once nobody can ask any more.
+    pub(super) async fn next(&mut self) -> Option<Command> {
+        self.0.recv().await
+    }
+}
 
 impl Owner {
     /// Does what it is asked for. Who asked may be gone by then: it is done all the same.
@@ -36,141 +118,5 @@ impl Owner {
                 let _ = answer.send(self.remove::<Service>(name).await);
             }
         }
-    }
-
-    /// Adds an entry, or puts it in the place of `instead`. It is in force and in the store, or nothing has changed.
-    async fn put<T: Entry>(
-        &mut self,
-        instead: Option<String>,
-        spec: &impl Serialize,
-    ) -> Result<Offered<T>, api::Error> {
-        if let Some(name) = &instead {
-            self.is_added::<T>(name)?;
-        } else if T::entries(self).len() >= MAX_ENTRIES {
-            return Err(api::Error::new(format!(
-                "there are {MAX_ENTRIES} entries that were added at run time, which is the most: remove one first"
-            )));
-        }
-        let text = serde_json::to_string(spec).map_err(|error| api::Error::new(error.to_string()))?;
-        let item = <T as Kind>::parse(&text).map_err(|problems| {
-            let error = format!("the {} is not what one can be, and nothing was changed", T::WORD);
-            api::Error { problems: problems.0.iter().map(as_told).collect(), ..api::Error::new(error) }
-        })?;
-        let mut others = T::entries(self).clone();
-        instead.iter().for_each(|name| others.remove(name));
-        let config = self.parts.config();
-        if others.has(item.name()) && !others.items().any(|other| other.name() == item.name()) {
-            let name = item.name();
-            return Err(api::Error::new(format!(
-                "another version has left a {} called {name:?}: remove it first, or choose another name",
-                T::WORD
-            )));
-        }
-        if let Some(conflict) = T::conflict(&item, &T::offered(&config, &others), config.admin.listen) {
-            return Err(api::Error::new(conflict));
-        }
-        let name = item.name().to_owned();
-        let before = T::entries(self).clone();
-        T::entries_mut(self).put(instead.as_deref(), item);
-        self.settle(T::CONCERNS_POLICY).await;
-        let kept = match self.failed.iter().find(|failed| T::CAN_FAIL && failed.name == name) {
-            Some(failed) => Err(failed.to_string()),
-            None => keep::<T>(&self.parts.store, instead, Some((name.clone(), text))).await,
-        };
-        if let Err(error) = kept {
-            *T::entries_mut(self) = before;
-            self.settle(T::CONCERNS_POLICY).await;
-            self.publish(|_| {});
-            return Err(api::Error::new(error));
-        }
-        self.publish(|_| {});
-        tracing::info!(%name, "{} set at run time", T::WORD);
-        let offered = T::offered(&config, T::entries(self));
-        let added = |offered: &Offered<T>| {
-            offered.origin == api::Origin::Runtime && offered.item.name() == name
-        };
-        offered.into_iter().find(added).ok_or_else(|| api::Error::new(format!("{name:?} is gone again")))
-    }
-
-    /// Takes away an entry that was added.
-    async fn remove<T: Entry>(&mut self, name: String) -> Result<(), api::Error> {
-        self.is_added::<T>(&name)?;
-        keep::<T>(&self.parts.store, Some(name.clone()), None).await.map_err(api::Error::new)?;
-        T::entries_mut(self).remove(&name);
-        self.settle(T::CONCERNS_POLICY).await;
-        self.publish(|_| {});
-        tracing::info!(%name, "{} removed at run time", T::WORD);
-        Ok(())
-    }
-
-    /// Whether an entry was added at run time, so that it can be changed.
-    fn is_added<T: Entry>(&self, name: &str) -> Result<(), api::Error> {
-        if T::entries(self).has(name) {
-            return Ok(());
-        }
-        let config = self.parts.config();
-        let word = T::WORD;
-        if T::offered(&config, &Entries::default()).iter().any(|offered| offered.item.name() == name) {
-            let file = config.path.as_ref().map_or("the configuration".into(), |path| path.to_string_lossy());
-            return Err(api::Error::new(format!(
-                "the {word} {name:?} is of the configuration file: change it in {file} and reload"
-            )));
-        }
-        Err(api::Error::missing(format!("no {word} is called {name:?}")))
-    }
-}
-
-/// What can be added at run time, as the owner handles it.
-trait Entry: Kind {
-    /// Whether the policy depends on it.
-    const CONCERNS_POLICY: bool;
-    /// Whether it may turn out that it can't be had.
-    const CAN_FAIL: bool;
-    fn entries(owner: &Owner) -> &Entries<Self>;
-    fn entries_mut(owner: &mut Owner) -> &mut Entries<Self>;
-    fn offered(config: &Config, entries: &Entries<Self>) -> Vec<Offered<Self>>;
-    /// What keeps it from standing beside others.
-    fn conflict(item: &Self, others: &[Offered<Self>], admin: Option<SocketAddr>) -> Option<String>;
-}
-
-impl Entry for Proxy {
-    const CONCERNS_POLICY: bool = false;
-    const CAN_FAIL: bool = true;
-
-    fn entries(owner: &Owner) -> &Entries<Self> {
-        &owner.proxies
-    }
-
-    fn entries_mut(owner: &mut Owner) -> &mut Entries<Self> {
-        &mut owner.proxies
-    }
-
-    fn offered(config: &Config, entries: &Entries<Self>) -> Vec<Offered<Self>> {
-        offer::proxies(config, entries.items())
-    }
-
-    fn conflict(item: &Self, others: &[Offered<Self>], admin: Option<SocketAddr>) -> Option<String> {
-        proxy_conflict(item, others, admin).or_else(|| (!item.is_served()).then(|| UNSERVED.to_owned()))
-    }
-}
-
-impl Entry for Service {
-    const CONCERNS_POLICY: bool = true;
-    const CAN_FAIL: bool = false;
-
-    fn entries(owner: &Owner) -> &Entries<Self> {
-        &owner.services
-    }
-
-    fn entries_mut(owner: &mut Owner) -> &mut Entries<Self> {
-        &mut owner.services
-    }
-
-    fn offered(config: &Config, entries: &Entries<Self>) -> Vec<Offered<Self>> {
-        offer::services(config, entries.items())
-    }
-
-    fn conflict(item: &Self, others: &[Offered<Self>], _: Option<SocketAddr>) -> Option<String> {
-        service_conflict(item, others)
     }
 }

@@ -13,7 +13,10 @@
 //! Each of them is told all of what is to be, not what has changed, and leaves alone what is so already.
 
 mod commands;
+mod entries;
 mod offer;
+mod plan;
+mod policy;
 mod runtime;
 mod watch;
 
@@ -23,27 +26,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_api as api;
-use ffmesh_core::policy::{Caller, Own};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{Parts, flow_limits, terms, where_to_dial};
-use crate::config::{Change, Config, Diff, Listen, Loaded, Problem, Proxy, Service, read_file};
+use super::{Parts, flow_limits, terms};
+use crate::config::{Change, Config, Diff, Loaded, Problem, Proxy, Service, read_file};
 use crate::egress::{self, ServiceAddresses};
 use crate::flow::OpenContext;
-use crate::ingress::{BindError, Ingress, Ingresses};
+use crate::ingress::{BindError, Ingresses};
 use crate::link::{Dialler, Upstreams};
-use crate::store::{Store, StoreError};
 
+pub(super) use commands::{Commands, Settings, commands};
 pub(super) use offer::Offered;
+pub(super) use plan::{Bound, Plan};
 
 use runtime::Entries;
 use watch::{Content, Watch};
 
-/// Commands that may wait: each is a request of the API, and those are bounded themselves.
-const COMMANDS: usize = 64;
 /// How often this machine's addresses are looked at.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a watched file is looked at.
@@ -70,148 +71,10 @@ pub(super) struct InForce {
     pub(super) needs_restart: Vec<String>,
 }
 
-/// What the owner is asked for.
-enum Command {
-    Reload(Answer<api::Reload>),
-    PutProxy(Option<String>, api::ProxySpec, Answer<Offered<Proxy>>),
-    RemoveProxy(String, Answer<()>),
-    PutService(Option<String>, api::ServiceSpec, Answer<Offered<Service>>),
-    RemoveService(String, Answer<()>),
-    CloseProxies(oneshot::Sender<()>),
-}
-
-type Answer<T> = oneshot::Sender<Result<T, api::Error>>;
-
-/// Reaches the [`Owner`]. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Settings(mpsc::Sender<Command>);
-
-impl Settings {
-    /// Applies the file again.
-    pub(super) async fn reload(&self) -> Result<api::Reload, api::Error> {
-        self.ask(Command::Reload).await
-    }
-
-    /// Adds a proxy, or puts it in the place of another one that was added.
-    pub(super) async fn put_proxy(
-        &self,
-        instead: Option<String>,
-        spec: api::ProxySpec,
-    ) -> Result<Offered<Proxy>, api::Error> {
-        self.ask(|answer| Command::PutProxy(instead, spec, answer)).await
-    }
-
-    /// Removes a proxy that was added. Its open flows go on.
-    pub(super) async fn remove_proxy(&self, name: String) -> Result<(), api::Error> {
-        self.ask(|answer| Command::RemoveProxy(name, answer)).await
-    }
-
-    /// Adds a service, or puts it in the place of another one that was added.
-    pub(super) async fn put_service(
-        &self,
-        instead: Option<String>,
-        spec: api::ServiceSpec,
-    ) -> Result<Offered<Service>, api::Error> {
-        self.ask(|answer| Command::PutService(instead, spec, answer)).await
-    }
-
-    /// Removes a service that was added.
-    pub(super) async fn remove_service(&self, name: String) -> Result<(), api::Error> {
-        self.ask(|answer| Command::RemoveService(name, answer)).await
-    }
-
-    /// Stops listening for new flows, for good: the node is about to end. From then on every change is refused.
-    pub(super) async fn close_proxies(&self) {
-        let (answer, done) = oneshot::channel();
-        if self.0.send(Command::CloseProxies(answer)).await.is_ok() {
-            let _ = done.await; // the owner is gone, and its listeners with it
-        }
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, api::Error> {
-        let ending = || api::Error::new("the node is about to end: nothing is changed any more");
-        let (answer, result) = oneshot::channel();
-        self.0.send(command(answer)).await.map_err(|_| ending())?;
-        result.await.unwrap_or_else(|_| Err(ending()))
-    }
-}
-
-/// What was added at run time, and what that and the file make together; made before anything is bound.
-pub(super) struct Plan {
-    proxies: Entries<Proxy>,
-    services: Entries<Service>,
-    offered_proxies: Vec<Offered<Proxy>>,
-    offered_services: Vec<Offered<Service>>,
-}
-
-/// The proxies of a [`Plan`] that could be bound, and those of run time that could not.
-pub(super) type Bound = (Vec<Ingress>, Vec<BindError>);
-
-impl Plan {
-    /// Reads the store.
-    pub(super) fn new(config: &Config, store: &Store) -> Result<Self, StoreError> {
-        let (proxies, services) = (Entries::load(store)?, Entries::load(store)?);
-        let offered_proxies = offer::proxies(config, proxies.items());
-        let offered_services = offer::services(config, services.items());
-        for (name, error) in offered_proxies
-            .iter()
-            .filter(|offered| offered.origin == api::Origin::Runtime)
-            .filter_map(|offered| Some((&offered.item.name, offered.error.as_ref()?)))
-        {
-            tracing::warn!(proxy = ?name, "a proxy that was added at run time does not listen: {error}");
-        }
-        Ok(Self { proxies, services, offered_proxies, offered_services })
-    }
-
-    /// Binds the proxies.
-    ///
-    /// # Errors
-    /// The first of the file that cannot be bound: so a port that is taken is known at once. What was added at run time
-    /// is tried again later.
-    pub(super) fn bind(&self) -> Result<Bound, BindError> {
-        let (mut bound, mut failed) = (Vec::new(), Vec::new());
-        for offered in self.offered_proxies.iter().filter(|offered| offered.error.is_none()) {
-            match Ingress::bind(&offered.item) {
-                Ok(ingress) => bound.extend(ingress),
-                Err(error) if offered.origin == api::Origin::File => return Err(error),
-                Err(error) => failed.push(error),
-            }
-        }
-        Ok((bound, failed))
-    }
-
-    /// What is offered by name.
-    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
-        offered(&self.offered_services)
-    }
-
-    /// What is in force at the start.
-    pub(super) fn in_force(&self, listening: Vec<SocketAddr>, warnings: Vec<Problem>) -> InForce {
-        InForce {
-            proxies: self.offered_proxies.clone(),
-            services: self.offered_services.clone(),
-            listening,
-            diallers: Vec::new(),
-            applied: Timestamp::now(),
-            warnings,
-            needs_restart: Vec::new(),
-        }
-    }
-}
-
 /// Those that stand.
 fn offered<T>(all: &[Offered<T>]) -> impl Iterator<Item = &T> {
     all.iter().filter(|offered| offered.error.is_none()).map(|offered| &offered.item)
 }
-
-/// Commands for an owner that is still to be made.
-pub(super) fn commands() -> (Settings, Commands) {
-    let (sender, commands) = mpsc::channel(COMMANDS);
-    (Settings(sender), Commands(commands))
-}
-
-/// What [`Settings`] ask for.
-pub(super) struct Commands(mpsc::Receiver<Command>);
 
 /// Owns what is in force.
 pub(super) struct Owner {
@@ -262,8 +125,7 @@ impl Owner {
     }
 
     /// Until nobody can ask any more.
-    pub(super) async fn run(mut self, commands: Commands) {
-        let Commands(mut commands) = commands;
+    pub(super) async fn run(mut self, mut commands: Commands) {
         let (mut lookup, mut look) = (JoinSet::new(), JoinSet::new());
         let mut addresses = paced(ADDRESS_INTERVAL);
         let mut looks = paced(LOOK_INTERVAL);
@@ -271,7 +133,7 @@ impl Owner {
             let config = self.parts.config();
             let retry = self.retry.filter(|_| !self.ending).map(|(at, _)| at);
             tokio::select! {
-                command = commands.recv() => match command {
+                command = commands.next() => match command {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
@@ -302,7 +164,7 @@ impl Owner {
 
     /// A watched file was looked at.
     async fn seen(&mut self, content: Content) {
-        if !self.watch.sees(content.clone()) {
+        if self.ending || !self.watch.sees(content.clone()) {
             return;
         }
         let config = self.parts.config();
@@ -340,7 +202,7 @@ impl Owner {
                 for problem in &problems.0 {
                     tracing::error!("{problem}");
                 }
-                let problems = problems.0.iter().map(as_told).collect();
+                let problems = problems.0.iter().map(Into::into).collect();
                 Err(api::Error { problems, ..api::Error::new(error) })
             }
         };
@@ -359,7 +221,7 @@ impl Owner {
             changed: diff.changes.iter().map(ToString::to_string).collect(),
             needs_restart: diff.needs_restart.iter().map(ToString::to_string).collect(),
             failed: self.failed.iter().map(ToString::to_string).collect(),
-            warnings: loaded.warnings.iter().map(as_told).collect(),
+            warnings: loaded.warnings.iter().map(Into::into).collect(),
         };
         self.publish(|in_force| {
             in_force.applied = Timestamp::now();
@@ -429,52 +291,6 @@ impl Owner {
         offered(&offer::services(&self.parts.config(), self.services.items())).cloned().collect()
     }
 
-    /// Sets the policy, with what listens and what is `soon` to listen as FFMesh's own.
-    fn set_policy(&self, soon: &[Listen]) -> std::io::Result<()> {
-        let config = self.parts.config();
-        let mut listeners = self.ingresses.addresses();
-        listeners.extend(config.admin.listen);
-        let mut unix = self.ingresses.paths();
-        unix.push(self.parts.admin_path.clone());
-        for listen in soon {
-            match listen {
-                Listen::Port(ip, port) => listeners.push(SocketAddr::new(*ip, *port)),
-                Listen::Unix(path) => unix.push(path.clone()),
-            }
-        }
-        let own: Own = egress::own(listeners, &unix)?;
-        let services = self.services_in_force();
-        self.parts.egress.set_policy(egress::policy(&config, &services, own, &self.hosts));
-        Ok(())
-    }
-
-    fn refresh_policy(&self) {
-        if let Err(error) = self.set_policy(&[]) {
-            tracing::warn!("addresses of this machine cannot be read: {error}");
-        }
-    }
-
-    /// Ends the flows that the policy would refuse now.
-    fn end_refused(&self) {
-        let egress = &self.parts.egress;
-        let ended = self.parts.flows.revoke(|peer, dialled| {
-            let caller = Caller { id: peer, groups: &dialled.groups };
-            let refusal = egress.check(&caller, &dialled.target, dialled.address).err()?;
-            Some(format!("access was taken away: {}", refusal.detail))
-        });
-        if ended > 0 {
-            tracing::info!(flows = ended, "open flows ended that the new access rules refuse");
-        }
-    }
-
-    /// Keeps the policy's picture of this machine's addresses, as what a wildcard listener listens on changes with them; and
-    /// tells the mesh where this node can be dialled.
-    async fn follow_addresses(&self) {
-        self.refresh_policy();
-        let addresses = where_to_dial(&self.parts.config(), self.parts.udp);
-        self.parts.sessions.driver().advertise(addresses).await;
-    }
-
     /// Publishes what is in force, and tells what of it has changed.
     fn publish(&self, change: impl FnOnce(&mut InForce)) {
         let old = self.parts.in_force.load_full();
@@ -517,17 +333,6 @@ fn changed<T: PartialEq>(
     differ.map(|(name, _)| name.clone()).collect()
 }
 
-/// A problem of a file, as the API tells it.
-pub(super) fn as_told(problem: &Problem) -> api::Problem {
-    api::Problem {
-        file: problem.file.as_ref().map(|file| file.display().to_string()),
-        line: problem.line as u64,
-        column: problem.column as u64,
-        key: problem.key.clone(),
-        message: problem.message.clone(),
-    }
-}
-
 /// `GET /api/v1/config`
 pub(super) fn config(parts: &Parts) -> api::Config {
     let (config, in_force) = (parts.config(), parts.in_force.load());
@@ -535,7 +340,7 @@ pub(super) fn config(parts: &Parts) -> api::Config {
         path: config.path.as_ref().map(|path| path.display().to_string()),
         applied: in_force.applied,
         values: config.values(),
-        warnings: in_force.warnings.iter().map(as_told).collect(),
+        warnings: in_force.warnings.iter().map(Into::into).collect(),
         needs_restart: in_force.needs_restart.clone(),
     }
 }

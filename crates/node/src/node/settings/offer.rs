@@ -43,8 +43,7 @@ pub(super) fn services<'a>(
     runtime: impl IntoIterator<Item = &'a Service>,
 ) -> Vec<Offered<Service>> {
     let of_file = config.services.iter();
-    let mut all: Vec<_> =
-        of_file.map(|service| Offered::new(service.clone(), Origin::File, None)).collect();
+    let mut all: Vec<_> = of_file.map(|service| Offered::new(service.clone(), Origin::File, None)).collect();
     for service in runtime {
         let error = service_conflict(service, &all);
         all.push(Offered::new(service.clone(), Origin::Runtime, error));
@@ -96,14 +95,18 @@ mod tests {
     use super::*;
 
     fn proxy(name: &str, local: &str) -> Proxy {
-        let text = format!("{{ name: {name}, {local}, target_node_id: b, target_address: \"127.0.0.1:80\" }}");
+        let text =
+            format!("{{ name: {name}, {local}, target_node_id: b, target_address: \"127.0.0.1:80\" }}");
         Proxy::parse(&text).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
     #[test]
     fn what_is_in_the_way_of_the_file_does_not_listen() {
         let config = Config {
-            proxies: vec![proxy("web", "local_port: 80"), proxy("all", "local_port: 90, local_address: \"::\"")],
+            proxies: vec![
+                proxy("web", "local_port: 80"),
+                proxy("all", "local_port: 90, local_address: \"::\""),
+            ],
             admin: crate::config::Admin { listen: "127.0.0.1:9464".parse().ok() },
             ..Config::default()
         };
@@ -118,7 +121,9 @@ mod tests {
         let all = proxies(&config, &runtime);
         let errors: Vec<_> = all.iter().map(|offered| offered.error.as_deref().unwrap_or_default()).collect();
         assert_eq!(errors[..2], ["", ""]);
-        for (error, part) in errors[2..].iter().zip(["\"web\"", "\"web\"", "\"all\"", "admin.listen", "", "\"free\""]) {
+        for (error, part) in
+            errors[2..].iter().zip(["\"web\"", "\"web\"", "\"all\"", "admin.listen", "", "\"free\""])
+        {
             assert!(error.contains(part) && error.is_empty() == part.is_empty(), "{error:?} has no {part:?}");
         }
         assert!(all.iter().skip(2).all(|offered| offered.origin == Origin::Runtime));
@@ -132,9 +137,8 @@ mod tests {
 
     #[test]
     fn a_service_has_its_name_alone() {
-        let service = |name: &str| {
-            Service::parse(&format!("{{ name: {name}, address: \"127.0.0.1:80\" }}")).unwrap()
-        };
+        let service =
+            |name: &str| Service::parse(&format!("{{ name: {name}, address: \"127.0.0.1:80\" }}")).unwrap();
         let config = Config { services: vec![service("web")], ..Config::default() };
         let runtime = [service("web"), service("db")];
         let all = services(&config, &runtime);
