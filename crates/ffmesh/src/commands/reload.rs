@@ -17,7 +17,7 @@ pub(crate) async fn reload(show: &Show) -> Outcome {
     {
         let error = format!("{} is not valid, and nothing was changed", file.display());
         let problems = problems.0.iter().map(Into::into).collect();
-        return refused(api::Error { problems, ..api::Error::new(error) }, show.json);
+        return refused(&api::Error { problems, ..api::Error::new(error) }, show.json);
     }
     let node = place::node(&show.choice)?;
     match Client::new(&node).post::<api::Reload>("reload", &()).await {
@@ -29,15 +29,15 @@ pub(crate) async fn reload(show: &Show) -> Outcome {
             }
             if reload.failed.is_empty() { Ok(()) } else { Err(Failure::silent(1)) }
         }
-        Err(Refusal::Node(error)) if !error.problems.is_empty() => refused(error, show.json),
+        Err(Refusal::Node(error)) if !error.problems.is_empty() => refused(&error, show.json),
         Err(refusal) => Err(refusal.into()),
     }
 }
 
 /// The problems of the file, one a line, in the words of `ffmesh check`.
-fn refused(error: api::Error, json: bool) -> Outcome {
+fn refused(error: &api::Error, json: bool) -> Outcome {
     if json {
-        output::json(&error)?;
+        output::json(error)?;
         return Err(Failure::silent(1));
     }
     let lines = error.problems.iter().map(|problem| escape(&problem.to_string()));

@@ -137,7 +137,7 @@ impl Control for Double {
         spec: api::ProxySpec,
     ) -> BoxFuture<'_, Result<api::Proxy, api::Error>> {
         Box::pin(async move {
-            changeable(instead)?;
+            changeable(instead.as_deref())?;
             let proxy = json!({
                 "name": spec.name, "origin": "runtime", "protocol": "tcp", "listen": "127.0.0.1:1", "target": "b 127.0.0.1:80",
                 "error": null, "flows_open": 0, "flows_total": 0, "flows_failed": 0, "bytes_up": 0, "bytes_down": 0
@@ -147,7 +147,7 @@ impl Control for Double {
     }
 
     fn remove_proxy(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>> {
-        Box::pin(async move { changeable(Some(name)) })
+        Box::pin(async move { changeable(Some(&name)) })
     }
 
     fn put_service(
@@ -156,7 +156,7 @@ impl Control for Double {
         spec: api::ServiceSpec,
     ) -> BoxFuture<'_, Result<api::Service, api::Error>> {
         Box::pin(async move {
-            changeable(instead)?;
+            changeable(instead.as_deref())?;
             let service =
                 json!({ "name": spec.name, "protocol": "tcp", "node_id": "here", "reachable": true });
             Ok(serde_json::from_value(service).unwrap())
@@ -164,13 +164,13 @@ impl Control for Double {
     }
 
     fn remove_service(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>> {
-        Box::pin(async move { changeable(Some(name)) })
+        Box::pin(async move { changeable(Some(&name)) })
     }
 }
 
 /// Of what it listens on and offers, only `added` was added at run time; `web` is of the file.
-fn changeable(name: Option<String>) -> Result<(), api::Error> {
-    match name.as_deref() {
+fn changeable(name: Option<&str>) -> Result<(), api::Error> {
+    match name {
         None | Some("added") => Ok(()),
         Some("web") => Err(api::Error::new("it is of the file")),
         Some(name) => Err(api::Error::missing(format!("nothing is called {name}"))),

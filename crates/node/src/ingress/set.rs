@@ -38,7 +38,9 @@ impl Ingresses {
     /// Lets those accept that are bound.
     pub fn start(context: OpenContext, counters: Arc<Counters>, bound: Vec<Ingress>) -> Self {
         let mut this = Self { context, counters, listening: Vec::new() };
-        bound.into_iter().for_each(|ingress| this.listen(ingress));
+        for ingress in bound {
+            this.listen(ingress);
+        }
         this
     }
 

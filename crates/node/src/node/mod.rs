@@ -205,14 +205,7 @@ impl Node {
                 relay: credentials.identity().relay,
                 known_keys: known_keys.clone(),
                 certificates: certificates.clone(),
-                mesh: Mesh::new(
-                    mesh_config(&terms, &credentials, addresses),
-                    credentials.node_id(),
-                    epoch,
-                    Box::new(RecordSigner::new(&credentials)?),
-                    Box::new(certificates.clone()),
-                    rand::random(),
-                ),
+                mesh: mesh(&terms, &credentials, addresses, epoch, &certificates)?,
                 terms,
                 labels: labels.clone(),
                 counters: counters.clone(),
@@ -228,7 +221,7 @@ impl Node {
             events,
         };
         let (opened, new_sessions) = mpsc::channel(OPENED_SESSIONS);
-        let (hold, held) = watch::channel(config.mesh.hold);
+        let (hold, hold_now) = watch::channel(config.mesh.hold);
         let sessions = Sessions::new(SessionContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
@@ -237,7 +230,7 @@ impl Node {
             epoch,
             driver,
             labels: labels.clone(),
-            hold: held,
+            hold: hold_now,
             opened,
             failovers: Arc::default(),
         });
@@ -454,17 +447,26 @@ fn terms<'a>(config: &Config, services: impl IntoIterator<Item = &'a config::Ser
     }
 }
 
-/// What this node says about itself.
-fn mesh_config(terms: &Terms, credentials: &Credentials, addresses: Vec<Target>) -> mesh::Config {
+/// The mesh's control plane, with what this node says about itself.
+fn mesh(
+    terms: &Terms,
+    credentials: &Credentials,
+    addresses: Vec<Target>,
+    epoch: u64,
+    certificates: &Certificates,
+) -> Result<Mesh, StartError> {
     let identity = credentials.identity();
-    mesh::Config {
+    let config = mesh::Config {
         relay: identity.relay,
         issuer: identity.issuer,
         transit: terms.transit,
         cost: terms.cost,
         addresses,
         services: terms.services.clone(),
-    }
+    };
+    let signer = Box::new(RecordSigner::new(credentials)?);
+    let verifier = Box::new(certificates.clone());
+    Ok(Mesh::new(config, credentials.node_id(), epoch, signer, verifier, rand::random()))
 }
 
 /// The limits over all flows.

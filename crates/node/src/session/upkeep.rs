@@ -49,14 +49,14 @@ pub(super) enum Step {
     Wait(Option<Time>),
 }
 
-/// The memory of the decisions.
+/// The memory of the decisions: since when what is so has been so.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
-    routeless_since: Option<Time>,
-    idle_since: Option<Time>,
+    routeless: Option<Time>,
+    idle: Option<Time>,
     /// Idle and retired
-    spare_since: Option<Time>,
-    bare_since: Option<Time>,
+    spare: Option<Time>,
+    bare: Option<Time>,
 }
 
 impl Upkeep {
@@ -67,17 +67,17 @@ impl Upkeep {
         }
         let since = |was: Option<Time>, is: bool| is.then(|| was.unwrap_or(now));
         let stranded = !facts.dialled && !facts.has_circuit;
-        self.routeless_since = since(self.routeless_since, !facts.has_route || stranded);
-        self.idle_since = since(self.idle_since, facts.is_idle);
-        self.spare_since = since(self.spare_since, facts.is_idle && facts.is_retired);
-        self.bare_since = since(self.bare_since, facts.has_route && !facts.has_circuit && facts.is_idle);
+        self.routeless = since(self.routeless, !facts.has_route || stranded);
+        self.idle = since(self.idle, facts.is_idle);
+        self.spare = since(self.spare, facts.is_idle && facts.is_retired);
+        self.bare = since(self.bare, facts.has_route && !facts.has_circuit && facts.is_idle);
         // Its dialler ends it; the other node helps where the dialler does not.
         let patience = if facts.dialled { 1 } else { 2 };
         let ends = [
-            (self.routeless_since, facts.hold, Step::CloseRouteless),
-            (self.spare_since, RETIRED_LINGER * patience, Step::CloseRetired),
-            (self.idle_since, UNUSED_AFTER * patience, Step::CloseUnused),
-            (self.bare_since.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
+            (self.routeless, facts.hold, Step::CloseRouteless),
+            (self.spare, RETIRED_LINGER * patience, Step::CloseRetired),
+            (self.idle, UNUSED_AFTER * patience, Step::CloseUnused),
+            (self.bare.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
         ];
         let mut wake: Option<Time> = None;
         for (since, limit, step) in ends {

@@ -30,7 +30,9 @@ impl Owner {
             api::Error { problems: problems.0.iter().map(Into::into).collect(), ..api::Error::new(error) }
         })?;
         let mut others = T::entries(self).clone();
-        instead.iter().for_each(|name| others.remove(name));
+        if let Some(name) = &instead {
+            others.remove(name);
+        }
         let config = self.parts.config();
         if others.has(item.name()) && !others.items().any(|other| other.name() == item.name()) {
             let name = item.name();

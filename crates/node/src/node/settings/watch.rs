@@ -39,7 +39,12 @@ mod tests {
     use crate::config::Problem;
 
     fn content(text: &str) -> Content {
-        Ok(text.as_bytes().to_vec())
+        if text == "gone" { Err(gone()) } else { Ok(text.as_bytes().to_vec()) }
+    }
+
+    fn gone() -> Problems {
+        let message = "there is no such file".to_owned();
+        Problems(vec![Problem { file: None, line: 0, column: 0, key: String::new(), message }])
     }
 
     #[test]
@@ -59,21 +64,13 @@ mod tests {
 
     #[test]
     fn a_file_that_is_gone_is_told_once() {
-        let problem = |message: &str| Problem {
-            file: None,
-            line: 0,
-            column: 0,
-            key: String::new(),
-            message: message.to_owned(),
-        };
-        let gone = || Err(Problems(vec![problem("there is no such file")]));
         let mut watch = Watch::default();
         watch.tried(content("a"));
-        assert!(!watch.sees(gone()));
+        assert!(!watch.sees(content("gone")));
         assert!(!watch.sees(content("a")), "an editor has replaced it");
-        assert!(!watch.sees(gone()));
-        assert!(watch.sees(gone()));
-        watch.tried(gone());
-        assert!(!watch.sees(gone()));
+        assert!(!watch.sees(content("gone")));
+        assert!(watch.sees(content("gone")));
+        watch.tried(content("gone"));
+        assert!(!watch.sees(content("gone")));
     }
 }
