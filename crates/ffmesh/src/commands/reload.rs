@@ -1,5 +1,7 @@
 //! `ffmesh reload`: the node applies its configuration file again.
 
+use std::fmt::Write as _;
+
 use ffmesh_api as api;
 use ffmesh_core::text::escape;
 use ffmesh_node::config::Config;
@@ -49,7 +51,7 @@ fn draw(reload: &api::Reload) -> String {
     let mut text = String::new();
     let mut say = |lines: &[String], what: &str| {
         for line in lines {
-            text += &format!("{what}{}\n", escape(line));
+            let _ = writeln!(text, "{what}{}", escape(line));
         }
     };
     say(&reload.changed, "changed: ");
