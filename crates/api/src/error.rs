@@ -1,5 +1,7 @@
 //! What went wrong.
 
+use std::fmt;
+
 use ffmesh_core::reason::Reason;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,12 +18,20 @@ pub struct Error {
     /// What is wrong with a configuration that was not applied
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// Whether what the path names is not there; for the status code
+    #[serde(skip)]
+    pub missing: bool,
 }
 
 impl Error {
     /// One that says `error` and no more.
     pub fn new(error: impl Into<String>) -> Self {
-        Self { error: error.into(), reason: None, problems: Vec::new() }
+        Self { error: error.into(), reason: None, problems: Vec::new(), missing: false }
+    }
+
+    /// One of something that is not there.
+    pub fn missing(error: impl Into<String>) -> Self {
+        Self { missing: true, ..Self::new(error) }
     }
 
     /// One of a flow or ping that was refused.
@@ -43,4 +53,18 @@ pub struct Problem {
     pub key: String,
     /// What is wrong and what was expected
     pub message: String,
+}
+
+/// `file:line:column: key: message`, as `ffmesh check` has it.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.file.as_deref().unwrap_or("configuration"))?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
 }

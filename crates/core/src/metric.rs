@@ -132,6 +132,16 @@ impl LinkMetric {
         self.rtt.get(now).unwrap_or(UNMEASURED).saturating_add(penalty).saturating_add(self.configured)
     }
 
+    /// Another configured cost, in microseconds. Where it is another one the mesh is told, however little it differs; returns
+    /// what to tell.
+    pub fn configure(&mut self, configured: u32, now: Time) -> Option<u32> {
+        if std::mem::replace(&mut self.configured, configured) == configured {
+            return None;
+        }
+        self.told = Some(self.cost(now));
+        self.told
+    }
+
     /// What the mesh was told last.
     pub fn told(&self) -> Option<u32> {
         self.told
@@ -270,6 +280,16 @@ mod tests {
         ] {
             assert_eq!(worth_telling(told, cost), worth, "{told} to {cost}");
         }
+    }
+
+    #[test]
+    fn another_configured_cost_is_told_however_small() {
+        let mut link = LinkMetric::new(0);
+        link.rtt(Duration::from_millis(20), Time(0));
+        assert_eq!(link.advertise(Time(0)), Some(20_000));
+        assert_eq!(link.configure(0, Time(1)), None);
+        assert_eq!(link.configure(1_000, Time(1)), Some(21_000));
+        assert_eq!(link.told(), Some(21_000));
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Run the node in the foreground
     #[command(after_help = "Examples:\n  ffmesh up /etc/ffmesh/a.yaml\n  \
         ffmesh up a.yaml --log-level debug\n  ffmesh up a.yaml --log-level info,ffmesh_node::link=trace\n\n\
-        SIGTERM and SIGINT let it end in order; a second one ends it at once.")]
+        SIGHUP applies the file again; SIGTERM and SIGINT let the node end in order; a second one ends it at once.")]
     Up(Up),
     /// Run a whole small mesh on loopback, with a web service to reach through it
     #[command(after_help = "Examples:\n  ffmesh demo\n  ffmesh demo --port 9000\n  ffmesh demo --json\n\n\
@@ -137,6 +137,13 @@ pub(crate) enum Command {
         The newest come last. --json prints all that the node knows, whatever the limit."
     )]
     Flows(Flows),
+    /// Apply the configuration file again, without breaking connections that the change doesn't concern
+    #[command(
+        after_help = "Examples:\n  ffmesh reload\n  ffmesh reload --config a.yaml\n  ffmesh reload --json\n\n\
+        A file with errors changes nothing. Exit status 1 then, and when a proxy cannot listen as the file says; what \
+        takes a restart is named and is no error."
+    )]
+    Reload(Show),
     /// Round trips to a node, end to end
     #[command(after_help = "Examples:\n  ffmesh ping 88b2c4d4e5\n  ffmesh ping 88b2c4d4e5 -c 100 -i 0.2\n  \
         ffmesh ping 88b2c4d4e5 -c 0\n\nExit status 1 when nothing came back.")]

@@ -9,7 +9,7 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::failure::{Failure, Outcome};
 use crate::journal::{self, JournalLayer};
@@ -18,34 +18,67 @@ use crate::output;
 /// Variable that overrides `log.level`, in the syntax of `--log-level`.
 pub(crate) const VARIABLE: &str = "FFMESH_LOG";
 
+/// What is logged, for changing it.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// What goes before `log.level`, if anything does.
+    fixed: Option<&'static str>,
+}
+
+impl Filter {
+    /// Another `log.level` from now on. Where something goes before it, that is logged instead.
+    pub(crate) fn set(&self, level: tracing::Level) {
+        if let Some(fixed) = self.fixed {
+            tracing::warn!("log.level is {} now, which has no effect: {fixed} goes before it", word(level));
+            return;
+        }
+        let changed = filter(&word(level)).map(|filter| self.handle.reload(filter));
+        match changed {
+            Ok(Ok(())) => tracing::info!("log.level is {} now", word(level)),
+            Ok(Err(error)) => tracing::error!("log.level cannot be changed: {error}; restart the node"),
+            Err(why) => tracing::error!("log.level cannot be changed: {why}"),
+        }
+    }
+}
+
+fn word(level: tracing::Level) -> String {
+    level.to_string().to_ascii_lowercase()
+}
+
+/// The key of the file.
+const LEVEL_KEY: &str = "log.level";
+
 /// Starts logging, once in a process. The level is `flag`, else `FFMESH_LOG`, else `level`; the journal has its own.
-pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat) -> Outcome {
+pub(crate) fn start(flag: Option<&str>, level: tracing::Level, format: LogFormat) -> Outcome<Filter> {
     let variable = std::env::var(VARIABLE).ok().filter(|value| !value.is_empty());
     let (from, directives) = match (flag, variable) {
         (Some(flag), _) => ("--log-level", flag.to_owned()),
         (None, Some(variable)) => (VARIABLE, variable),
-        (None, None) => ("log.level", level.to_string().to_ascii_lowercase()),
+        (None, None) => (LEVEL_KEY, word(level)),
     };
     let filter = filter(&directives).map_err(|why| {
         Failure::usage(format!(
             "{from} is {directives:?}: {why}\nexpected error, warn, info, debug or trace, or directives such as info,ffmesh_node=debug,noq=info"
         ))
     })?;
-    let journal = JournalLayer(journal::journal()).with_filter(journal::filter());
-    let registry = tracing_subscriber::registry().with(journal);
+    let (filter, handle) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let started = match format {
+    let layer = match format {
         LogFormat::Json => {
             let layer = layer.json().flatten_event(true).with_writer(|| FitJson(io::stderr()));
-            registry.with(layer.with_filter(filter)).try_init()
+            layer.with_filter(filter).boxed()
         }
         LogFormat::Text => {
             let colour = io::stderr().is_terminal() && output::colour_wanted();
             let layer = layer.with_target(false).with_ansi(colour).fmt_fields(fields());
-            registry.with(layer.with_filter(filter)).try_init()
+            layer.with_filter(filter).boxed()
         }
     };
-    started.map_err(|error| Failure::failed(format!("logging cannot be started: {error}")))
+    let journal = JournalLayer(journal::journal()).with_filter(journal::filter());
+    let started = tracing_subscriber::registry().with(layer).with(journal).try_init();
+    started.map_err(|error| Failure::failed(format!("logging cannot be started: {error}")))?;
+    Ok(Filter { handle, fixed: (from != LEVEL_KEY).then_some(from) })
 }
 
 /// Writes lines of JSON, with everything escaped that JSON would let through to a terminal. Each line comes in one
@@ -180,6 +213,24 @@ mod tests {
         assert!(all.contains("ours") && all.contains("urgent") && !all.contains("theirs"), "{all}");
         let all = logged("warn,noq=info", log);
         assert!(!all.contains("ours") && all.contains("theirs"), "{all}");
+    }
+
+    #[test]
+    fn the_level_follows_the_file_unless_something_goes_before_it() {
+        for (fixed, debug_is_logged) in [(None, true), (Some("--log-level"), false)] {
+            let buffer = Buffer::default();
+            let writer = buffer.clone();
+            let (layer, handle) = reload::Layer::new(filter("info").unwrap());
+            let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+            let subscriber = tracing_subscriber::registry().with(layer).with(lines);
+            tracing::subscriber::with_default(subscriber, || {
+                Filter { handle, fixed }.set(tracing::Level::DEBUG);
+                tracing::debug!(target: "ffmesh", "details");
+            });
+            let all = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(all.contains("details"), debug_is_logged, "{all}");
+            assert_eq!(all.contains("--log-level goes before it"), !debug_is_logged, "{all}");
+        }
     }
 
     #[test]

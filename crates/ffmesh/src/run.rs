@@ -1,6 +1,6 @@
 //! Running a node in this process: the one place that knows `ffmesh_node::node`.
 
-use ffmesh_node::config::Config;
+use ffmesh_node::config::Loaded;
 use ffmesh_node::node::Node;
 use ffmesh_node::state::StateDir;
 
@@ -8,7 +8,7 @@ use crate::failure::{Failure, Outcome};
 use crate::journal::journal;
 
 /// Starts a node. All nodes of this process share its journal.
-pub(crate) fn run_node(config: Config, state: StateDir) -> Outcome<Node> {
+pub(crate) fn run_node(config: impl Into<Loaded>, state: StateDir) -> Outcome<Node> {
     Node::start(config, state, journal()).map_err(Failure::failed)
 }
 

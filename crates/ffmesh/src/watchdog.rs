@@ -22,7 +22,7 @@ pub(crate) fn start(liveness: Liveness) {
             limit / PARTS,
             async move || liveness.answers().await,
             || {
-                notify(NotifyState::Watchdog);
+                notify(&[NotifyState::Watchdog]);
             },
         ));
     }

@@ -125,7 +125,7 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn commands_of_later_versions_do_not_pretend_to_exist() {
-    for command in ["speedtest", "reload", "revoke", "authority"] {
+    for command in ["speedtest", "revoke", "authority"] {
         assert_refused(&[command], 2, &["unrecognized subcommand"]);
     }
 }
@@ -435,6 +435,51 @@ impl Control for Double {
         let expires = "2026-01-01T01:00:00Z".parse().unwrap();
         Ok(api::Token { token: "ffm1.x".into(), join: "ffmesh join ffm1.x CONFIG.yaml".into(), expires })
     }
+
+    fn config(&self) -> api::Config {
+        api::Config {
+            path: None,
+            applied: "2026-01-01T00:00:00Z".parse().unwrap(),
+            values: json!({}),
+            warnings: Vec::new(),
+            needs_restart: Vec::new(),
+        }
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<api::Reload, api::Error>> {
+        Box::pin(async move {
+            Ok(api::Reload {
+                changed: vec!["proxies.web: changed".to_owned()],
+                needs_restart: vec!["quic.mtu".to_owned()],
+                failed: vec!["proxy \"web\" cannot listen on 127.0.0.1:80: it is taken".to_owned()],
+                warnings: Vec::new(),
+            })
+        })
+    }
+
+    fn put_proxy(
+        &self,
+        _: Option<String>,
+        _: api::ProxySpec,
+    ) -> BoxFuture<'_, Result<api::Proxy, api::Error>> {
+        Box::pin(async move { Err(api::Error::new("no")) })
+    }
+
+    fn remove_proxy(&self, _: String) -> BoxFuture<'_, Result<(), api::Error>> {
+        Box::pin(async move { Err(api::Error::new("no")) })
+    }
+
+    fn put_service(
+        &self,
+        _: Option<String>,
+        _: api::ServiceSpec,
+    ) -> BoxFuture<'_, Result<api::Service, api::Error>> {
+        Box::pin(async move { Err(api::Error::new("no")) })
+    }
+
+    fn remove_service(&self, _: String) -> BoxFuture<'_, Result<(), api::Error>> {
+        Box::pin(async move { Err(api::Error::new("no")) })
+    }
 }
 
 fn known(node: NodeId) -> Result<NodeId, api::Error> {
@@ -607,6 +652,30 @@ fn events_of_a_kind_that_there_is_not_are_refused_by_the_node() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("there are peer, node"), "{}", stderr(&output));
     assert_refused(&["events", "--kinds", "peer&after=0"], 2, &["expected words"]);
+}
+
+#[test]
+fn reload_fails_when_not_all_could_be_done_or_the_file_is_wrong() {
+    let node = Node::start();
+    let output = node.run(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(
+        stdout(&output),
+        "changed: proxies.web: changed\ntakes a restart: quic.mtu\n\
+         failed, trying on: proxy \"web\" cannot listen on 127.0.0.1:80: it is taken\n"
+    );
+    let output = node.run(&["reload", "--json"]);
+    let reload: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &reload["needs_restart"]), (Some(1), &json!(["quic.mtu"])));
+    std::fs::write(node.dir.path().join("bad.yaml"), "watch: 1\nprxies: []\n").unwrap();
+    let output = node.run(&["reload", "--config", "bad.yaml"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        stderr(&output).contains("\nbad.yaml:1:8: watch: ") && stderr(&output).contains("\nbad.yaml:2:1: ")
+    );
+    let output = node.run(&["reload", "--config", "bad.yaml", "--json"]);
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &error["problems"][1]["line"]), (Some(1), &json!(2)));
 }
 
 #[test]

@@ -113,13 +113,14 @@ fn prometheus_understands_the_queries_of_the_dashboard() {
     run(&mut promtool(&["check", "rules", file.to_str().unwrap()]));
 }
 
+/// What systemd before 254 does not know, and says that it ignores: see the unit.
+const NEWER: [&str; 3] = ["notify-reload", "'RestartSteps'", "'RestartMaxDelaySec'"];
+
 #[test]
 fn systemd_understands_the_unit() {
     if !require_programs(&["systemd-analyze"]) {
         return;
     }
-    // What systemd before 254 does not know, and says that it ignores: see the unit.
-    const NEWER: [&str; 3] = ["notify-reload", "'RestartSteps'", "'RestartMaxDelaySec'"];
     let unit = std::fs::read_to_string(deploy().join("systemd/ffmesh@.service")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ffmesh@edge.service");

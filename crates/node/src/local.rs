@@ -1,7 +1,7 @@
 //! A local stream socket: a client's at the ingress, a target's at the egress.
 
 use std::io::{self, IoSlice, Read as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -28,6 +28,14 @@ macro_rules! either {
 }
 
 impl Stream {
+    /// The TCP address of the other end.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Waits until there is something to read, or the end.
     pub async fn readable(&self) -> io::Result<()> {
         either!(self, s => s.readable().await)

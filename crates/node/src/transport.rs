@@ -43,6 +43,8 @@ const LINK_DATAGRAMS: usize = 16 << 10;
 const MAX_PATHS: u32 = 6;
 /// How much longer than `mesh.hold` a session lives without a packet, so that its flows end first.
 const HOLD_MARGIN: Duration = Duration::from_secs(30);
+/// Sessions live for this long without a packet also where `mesh.hold` is less at the start: it may be set to more later.
+const LEAST_IDLE: Duration = Duration::from_mins(10);
 /// How long an enrolment may be silent.
 const JOIN_IDLE: Duration = Duration::from_secs(10);
 /// Round trip time assumed before it is measured: the first packets are sent again after three times this. Below
@@ -290,7 +292,7 @@ fn session_settings(config: &Config) -> TransportConfig {
         Congestion::Bbr => Arc::new(Bbr3Config::default()),
         Congestion::NewReno => Arc::new(NewRenoConfig::default()),
     };
-    let idle = config.mesh.hold + HOLD_MARGIN;
+    let idle = config.mesh.hold.max(LEAST_IDLE) + HOLD_MARGIN;
     // Often enough that flows without traffic do not end with the session.
     let keep_alive = (idle / 4).clamp(Duration::from_secs(1), Duration::from_secs(25));
     let mut settings = TransportConfig::default();

@@ -85,6 +85,12 @@ pub enum Input {
     SetServices(Vec<Service>),
     /// Where this node can be dialled from now on.
     SetAddresses(Vec<Target>),
+    /// Whether this node is willing to forward for others from now on.
+    SetTransit(bool),
+    /// What is added to each route through this node from now on, in µs.
+    SetCost(u32),
+    /// What is configured for a link from now on, in µs.
+    SetLinkCost(LinkId, u32),
     /// A node is wanted that may not be in the database.
     Find(NodeId),
     /// A key is revoked: what it signed is purged, links with it are closed.
@@ -259,6 +265,19 @@ impl Mesh {
                 self.info.addresses = addresses;
                 self.unsaid.get_or_insert(News::Good);
             }
+            Input::SetTransit(transit) => {
+                let news = if transit { News::Good } else { News::Bad };
+                if std::mem::replace(&mut self.info.transit, transit) != transit {
+                    self.links_changed(news, now);
+                }
+            }
+            Input::SetCost(cost) => {
+                let old = std::mem::replace(&mut self.info.cost, cost);
+                if old != cost {
+                    self.links_changed(if cost > old { News::Bad } else { News::Good }, now);
+                }
+            }
+            Input::SetLinkCost(link, cost) => self.set_link_cost(link, cost, now),
             Input::Find(target) => self.find(&target, now, out),
             Input::Revoked(key) => self.revoke(key, now, out),
             Input::Drain => {
@@ -348,6 +367,15 @@ impl Mesh {
         link.metric.loss(loss, now);
         let told = link.metric.told();
         if let Some(cost) = link.metric.advertise(now) {
+            let news = if told.is_some_and(|told| cost > told) { News::Bad } else { News::Good };
+            self.links_changed(news, now);
+        }
+    }
+
+    fn set_link_cost(&mut self, link: LinkId, cost: u32, now: Time) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        let told = link.metric.told();
+        if let Some(cost) = link.metric.configure(cost, now) {
             let news = if told.is_some_and(|told| cost > told) { News::Bad } else { News::Good };
             self.links_changed(news, now);
         }

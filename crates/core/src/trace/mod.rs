@@ -91,6 +91,11 @@ impl<T> Traces<T> {
         Self { own, transit, waiting: Vec::new(), rates: BTreeMap::new(), ignored: 0 }
     }
 
+    /// Whether messages of others are passed on from now on.
+    pub fn relay(&mut self, transit: bool) {
+        self.transit = transit;
+    }
+
     /// Traces a route that begins with this node. `links` are those to neighbours; `random` gives 64 random bits.
     pub fn start(
         &mut self,

@@ -9,6 +9,7 @@ mod events;
 mod fixture;
 mod nc;
 mod ping;
+mod reload;
 pub(crate) mod routes;
 mod services;
 mod show;
@@ -67,6 +68,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
             args.show = chosen(args.show);
             show::flows(&args).await
         }
+        Command::Reload(show) => reload::reload(&chosen(show)).await,
         Command::Ping(mut args) => {
             args.show = chosen(args.show);
             ping::ping(&args).await

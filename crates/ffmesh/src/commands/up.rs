@@ -1,11 +1,14 @@
 //! `ffmesh up`: the node, in the foreground.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_node::config::Config;
+use ffmesh_node::node::Node;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::args::Choice;
@@ -14,36 +17,49 @@ use crate::format::shell_word;
 use crate::run::{raise_file_limit, run_node};
 use crate::{log, place, watchdog};
 
-/// Runs until SIGTERM, SIGINT or `ffmesh drain`, then ends in order; a signal meanwhile ends it at once.
+/// Runs until SIGTERM, SIGINT or `ffmesh drain`, then ends in order; a signal meanwhile ends it at once. SIGHUP applies
+/// the file again.
 pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choice: &Choice) -> Outcome {
     let file = place::file(argument, choice)?;
     let loaded = Config::load(&file).map_err(Failure::usage)?;
-    let config = loaded.config;
-    log::start(log_level, config.log.level, config.log.format)?;
+    let config = &loaded.config;
+    let filter = log::start(log_level, config.log.level, config.log.format)?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let state = place::state_dir(choice, Some(&config))?;
+    let state = place::state_dir(choice, Some(config))?;
     if !place::has_identity(&state) {
         return Err(without_credentials(&file, state.path()));
     }
     let files = raise_file_limit();
 
     let mut signals = Signals::listen()?;
-    let node = run_node(config, state)?;
-    notify(NotifyState::Ready);
+    let node = run_node(loaded, state)?;
+    tokio::spawn(follow_level(node.config(), filter));
+    notify(&[NotifyState::Ready]);
     info!(file_limit = files, "node is ready");
     // It goes on while the node ends in order, which may take long.
     watchdog::start(node.liveness());
 
-    tokio::select! {
-        name = signals.ending() => info!("{name}: ending in order; a second signal ends the node at once"),
-        () = node.drain_asked() => info!("told to drain: ending in order; a signal ends the node at once"),
+    loop {
+        tokio::select! {
+            name = signals.next() => match name {
+                HANGUP => reload(&node).await,
+                name => {
+                    info!("{name}: ending in order; a second signal ends the node at once");
+                    break;
+                }
+            },
+            () = node.drain_asked() => {
+                info!("told to drain: ending in order; a signal ends the node at once");
+                break;
+            }
+        }
     }
-    notify(NotifyState::Stopping);
+    notify(&[NotifyState::Stopping]);
     // Whatever the service manager's own limit is.
     let limit = node.drain_timeout().saturating_add(END_LIMIT).as_micros();
-    notify(NotifyState::ExtendTimeoutUsec(u32::try_from(limit).unwrap_or(u32::MAX)));
+    notify(&[NotifyState::ExtendTimeoutUsec(u32::try_from(limit).unwrap_or(u32::MAX))]);
     tokio::select! {
         () = node.stop() => {
             info!("node ended");
@@ -63,9 +79,32 @@ fn without_credentials(file: &Path, state: &Path) -> Failure {
     ))
 }
 
+/// Applies the file again, and tells systemd when that begins and ends (`Type=notify-reload`, systemd.service(5)).
+async fn reload(node: &Node) {
+    info!("{HANGUP}: applying the configuration file again");
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "systemd could not be told of the reload"),
+    }
+    let _ = node.reload().await; // how it went is in the log
+    notify(&[NotifyState::Ready]);
+}
+
+/// Keeps the log at the level of the configuration in force.
+async fn follow_level(mut config: watch::Receiver<Arc<Config>>, filter: log::Filter) {
+    let mut level = config.borrow_and_update().log.level;
+    while config.changed().await.is_ok() {
+        let new = config.borrow_and_update().log.level;
+        if new != level {
+            filter.set(new);
+            level = new;
+        }
+    }
+}
+
 /// Tells systemd, if it is there and wants to know.
-pub(crate) fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "systemd could not be notified");
     }
 }
@@ -100,11 +139,11 @@ impl Signals {
         }
     }
 
-    /// Waits for one that ends a node. SIGHUP does not: it is the one for reading the configuration again.
+    /// Waits for one that ends a node that is about to end anyway.
     async fn ending(&mut self) -> &'static str {
         loop {
             match self.next().await {
-                HANGUP => warn!("SIGHUP: this version cannot reload; restart the node to apply its file"),
+                HANGUP => info!("{HANGUP}: the node is about to end, and changes nothing any more"),
                 name => return name,
             }
         }

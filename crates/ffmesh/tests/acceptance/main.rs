@@ -10,6 +10,7 @@
 //! - [`limits`]: open files, idle flows, shutting down
 //! - [`figures_agree`]: what status, proxies, flows and metrics say, and what a client has measured
 //! - [`choices`]: Unix sockets, state directories, which node a command talks to
+//! - [`reload`]: another configuration while the node runs; proxies and services that are added then
 //!
 //! And with more than two nodes:
 //! - [`chains`]: every pair of nodes carries bytes: chains of relays, a ring, a full mesh, both families, the seed's files
@@ -49,6 +50,7 @@ mod opaque;
 mod pair;
 mod refusals;
 mod relay_cost;
+mod reload;
 mod resilience;
 mod restarts;
 mod rolling;

@@ -16,6 +16,7 @@ mod openapi;
 mod patience;
 mod routes;
 mod server;
+mod settings;
 mod socket;
 mod stream;
 mod tcp;
@@ -96,4 +97,24 @@ pub trait Control: Send + Sync + 'static {
     fn drain(&self) -> api::Drain;
     /// Makes a token.
     fn create_token(&self, request: api::TokenRequest) -> Result<api::Token, api::Error>;
+    /// The configuration in force.
+    fn config(&self) -> api::Config;
+    /// Applies the configuration file again. Where the file is wrong nothing changes, and the error has its problems.
+    fn reload(&self) -> BoxFuture<'_, Result<api::Reload, api::Error>>;
+    /// Adds a proxy, or puts it in the place of one that was added at run time.
+    fn put_proxy(
+        &self,
+        instead: Option<String>,
+        spec: api::ProxySpec,
+    ) -> BoxFuture<'_, Result<api::Proxy, api::Error>>;
+    /// Removes a proxy that was added at run time. Its open flows go on.
+    fn remove_proxy(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>>;
+    /// Adds a service, or puts it in the place of one that was added at run time.
+    fn put_service(
+        &self,
+        instead: Option<String>,
+        spec: api::ServiceSpec,
+    ) -> BoxFuture<'_, Result<api::Service, api::Error>>;
+    /// Removes a service that was added at run time.
+    fn remove_service(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>>;
 }

@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use super::auth::Auth;
 use super::limits::Streams;
-use super::{Control, drain, history, login, metrics, nc, openapi, stream, topology};
+use super::{Control, drain, history, login, metrics, nc, openapi, settings, stream, topology};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -72,7 +72,8 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(status))
         .routes(routes!(peers))
         .routes(routes!(routes))
-        .routes(routes!(proxies))
+        .routes(routes!(proxies, settings::add_proxy))
+        .routes(routes!(settings::change_proxy, settings::remove_proxy))
         .routes(routes!(flows))
         .routes(routes!(history::history))
         .routes(routes!(ping))
@@ -81,7 +82,10 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(tokens))
         .routes(routes!(nc::nc))
         .routes(routes!(topology::topology))
-        .routes(routes!(topology::services))
+        .routes(routes!(topology::services, settings::add_service))
+        .routes(routes!(settings::change_service, settings::remove_service))
+        .routes(routes!(settings::config))
+        .routes(routes!(settings::reload))
         .routes(routes!(stream::events))
         .routes(routes!(stream::log))
         .routes(routes!(login::login))
@@ -319,6 +323,8 @@ impl Failure {
 impl From<api::Error> for Failure {
     fn from(body: api::Error) -> Self {
         let status = match body.reason {
+            None if body.missing => StatusCode::NOT_FOUND,
+            None if !body.problems.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
             // A request that the node understood and cannot carry out as it stands: no issuer, for example.
             None => StatusCode::CONFLICT,
             Some(Reason::Denied) => StatusCode::FORBIDDEN,

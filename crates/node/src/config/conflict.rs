@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::problem::{Place, Report};
 use super::section::Placed;
 use super::yaml::shown;
+use super::{Listen, Protocol, Proxy};
 
 /// Something to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,32 @@ pub(super) struct Taken {
     names: HashMap<(&'static str, String), Holder>,
     /// By port, 0 for Unix sockets, so that a long file is not compared all with all.
     sockets: HashMap<u16, Vec<(Socket, Holder)>>,
+}
+
+impl Proxy {
+    /// What it binds.
+    pub(super) fn socket(&self) -> Socket {
+        socket(&self.listen, self.protocol)
+    }
+
+    /// Whether the system would refuse to bind what this and another proxy listen on.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.socket().overlaps(&other.socket())
+    }
+
+    /// The same with the TCP address of something else.
+    pub fn overlaps_tcp(&self, address: SocketAddr) -> bool {
+        self.socket().overlaps(&Socket::Tcp(address))
+    }
+}
+
+/// What a proxy that listens there binds.
+pub(super) fn socket(listen: &Listen, protocol: Protocol) -> Socket {
+    match listen {
+        Listen::Port(ip, port) if protocol == Protocol::Udp => Socket::Udp((*ip, *port).into()),
+        Listen::Port(ip, port) => Socket::Tcp((*ip, *port).into()),
+        Listen::Unix(path) => Socket::Unix(path.clone()),
+    }
 }
 
 /// Who took it.

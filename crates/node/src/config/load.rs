@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::problem::{Place, Problem, Problems, Report};
-use super::{Config, read, yaml};
+use super::{Config, Proxy, Service, read as schema, yaml};
 
 /// Largest file in bytes; one with thousands of proxies is a fifth of this.
 const MAX_FILE: u64 = 1 << 20;
@@ -19,32 +19,55 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-impl Config {
-    /// Reads and checks a file of at most 1 MiB of UTF-8. The file is never written.
-    pub fn load(path: &Path) -> Result<Loaded, Problems> {
-        let whole = |message: String| {
-            let file = Some(path.to_owned());
-            Problems(vec![Problem { file, line: 0, column: 0, key: String::new(), message }])
-        };
-        let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
-        if let Err(error) = read {
-            return Err(whole(match error.kind() {
+/// The bytes of a configuration file, at most 1 MiB.
+///
+/// # Errors
+/// One problem of the file as a whole.
+pub fn read(path: &Path) -> Result<Vec<u8>, Problems> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return Err(whole(
+            path,
+            match error.kind() {
                 ErrorKind::NotFound => "there is no such file: check the path".into(),
                 ErrorKind::IsADirectory => "is a directory: name the file in it".into(),
                 ErrorKind::PermissionDenied => {
                     "must not be read by this user: change its owner or mode, or run as one who may".into()
                 }
                 _ => format!("can't be read: {error}"),
-            }));
-        }
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(whole("is larger than 1 MiB: this is no configuration of a node".into()));
-        }
+            },
+        ));
+    }
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(whole(path, "is larger than 1 MiB: this is no configuration of a node".into()));
+    }
+    Ok(bytes)
+}
+
+fn whole(path: &Path, message: String) -> Problems {
+    let file = Some(path.to_owned());
+    Problems(vec![Problem { file, line: 0, column: 0, key: String::new(), message }])
+}
+
+impl From<Config> for Loaded {
+    fn from(config: Config) -> Self {
+        Self { config, warnings: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file of at most 1 MiB of UTF-8. The file is never written.
+    pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        Self::parse_bytes(&read(path)?, path)
+    }
+
+    /// Checks what [`read`] has read of the file at `path`.
+    pub fn parse_bytes(bytes: &[u8], path: &Path) -> Result<Loaded, Problems> {
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-            return Err(whole("is UTF-16: save it as UTF-8".into()));
+            return Err(whole(path, "is UTF-16: save it as UTF-8".into()));
         }
-        match std::str::from_utf8(&bytes) {
+        match std::str::from_utf8(bytes) {
             Ok(text) => Self::parse(text, Some(path)),
             Err(error) => {
                 let mut report = Report::new(Some(path));
@@ -64,9 +87,40 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut config = yaml::parse(text, &mut report)
             .filter(|root| !matches!(root.kind, yaml::Kind::Null))
-            .map(|root| read::config(&root, &mut report))
+            .map(|root| schema::config(&root, &mut report))
             .unwrap_or_default();
         config.path = path.map(Path::to_owned);
         report.finish().map(|warnings| Loaded { config, warnings })
     }
+}
+
+impl Proxy {
+    /// Checks one proxy as an item of `proxies`, in a text of its own: JSON is YAML. It needs a name. Problems have no file.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        entry(text, schema::one_proxy)
+    }
+}
+
+impl Service {
+    /// Checks one service as an item of `services`, in a text of its own: JSON is YAML. Problems have no file.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        entry(text, schema::one_service)
+    }
+}
+
+fn entry<T>(
+    text: &str,
+    schema: impl FnOnce(&yaml::Node, &mut Report<'_>) -> Option<T>,
+) -> Result<T, Problems> {
+    let mut report = Report::new(None);
+    let read = yaml::parse(text, &mut report).and_then(|root| schema(&root, &mut report));
+    let empty = || Problem {
+        file: None,
+        line: 0,
+        column: 0,
+        key: String::new(),
+        message: "is empty: expected a section".into(),
+    };
+    report.finish()?;
+    read.ok_or_else(|| Problems(vec![empty()]))
 }

@@ -4,9 +4,10 @@
 //!
 //! `load` reads the bytes, `yaml` makes a tree of them in which everything knows its place, `read` walks
 //! the tree by the schema with the readers of `section` and `value`, `conflict` finds what is taken
-//! twice, and `problem` collects what is wrong.
+//! twice, and `problem` collects what is wrong. `diff` compares two configurations, `values` writes one down again.
 
 mod conflict;
+mod diff;
 mod keys;
 mod load;
 mod problem;
@@ -15,6 +16,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod value;
+mod values;
 mod yaml;
 
 use std::fmt;
@@ -26,7 +28,8 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::policy;
 use ffmesh_core::target::{Host, Target};
 
-pub use load::Loaded;
+pub use diff::{Change, Diff, Entry, Kind};
+pub use load::{Loaded, read as read_file};
 pub use problem::{Problem, Problems};
 
 /// A whole configuration file, checked. `Config::default()` is that of an empty file.

@@ -38,6 +38,18 @@ impl fmt::Display for Problem {
     }
 }
 
+impl From<&Problem> for ffmesh_api::Problem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            file: problem.file.as_ref().map(|file| file.display().to_string()),
+            line: problem.line as u64,
+            column: problem.column as u64,
+            key: problem.key.clone(),
+            message: problem.message.clone(),
+        }
+    }
+}
+
 /// Why a file was not accepted: at least one problem, in the order of the file. Displayed one a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);

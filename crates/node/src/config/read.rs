@@ -9,7 +9,7 @@ use std::time::Duration;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::policy;
 
-use super::conflict::{Socket, Taken};
+use super::conflict::{self, Socket, Taken};
 use super::problem::Report;
 use super::section::{Placed, Section, Value};
 use super::yaml::Node;
@@ -63,13 +63,23 @@ pub(super) fn config(root: &Node, report: &mut Report<'_>) -> Config {
     if let Some(section) = root.value("log").and_then(|v| v.section(keys::LOG, report)) {
         config.log = log(&section, report);
     }
-    if let Some(watch) = root.get("watch", report, value::flag) {
-        config.watch = watch.value;
-        if watch.value {
-            later(&watch, "changes of the file take effect at the next start", report);
-        }
-    }
+    root.set("watch", report, value::flag, &mut config.watch);
     config
+}
+
+/// A proxy that stands alone: it has to have a name.
+pub(super) fn one_proxy(node: &Node, report: &mut Report<'_>) -> Option<Proxy> {
+    let section = Value { key: String::new(), node }.section(keys::PROXY, report)?;
+    let name = section.need("name", "the name of the proxy", report, value::name);
+    // What else is wrong is told as well.
+    let unnamed = || Placed { value: String::new(), place: section.place, key: String::new() };
+    proxy_named(&section, name.unwrap_or_else(unnamed), &mut Taken::default(), report)
+}
+
+/// A service that stands alone.
+pub(super) fn one_service(node: &Node, report: &mut Report<'_>) -> Option<Service> {
+    let section = Value { key: String::new(), node }.section(keys::SERVICE, report)?;
+    service(&section, &mut Taken::default(), report)
 }
 
 /// Warns that what stands at `placed` has no effect yet.
@@ -83,6 +93,15 @@ fn proxy(section: &Section<'_>, index: usize, taken: &mut Taken, report: &mut Re
         place: section.place,
         key: section.key.clone(),
     });
+    proxy_named(section, name, taken, report)
+}
+
+fn proxy_named(
+    section: &Section<'_>,
+    name: Placed<String>,
+    taken: &mut Taken,
+    report: &mut Report<'_>,
+) -> Option<Proxy> {
     taken.name("proxy", &name, report);
     let words = [
         ("tcp", Protocol::Tcp),
@@ -100,12 +119,7 @@ fn proxy(section: &Section<'_>, index: usize, taken: &mut Taken, report: &mut Re
     }
     let listen = listen(section, report);
     if let Some(listen) = &listen {
-        let socket = match &listen.value {
-            Listen::Port(ip, port) if kind == Protocol::Udp => Socket::Udp((*ip, *port).into()),
-            Listen::Port(ip, port) => Socket::Tcp((*ip, *port).into()),
-            Listen::Unix(path) => Socket::Unix(path.clone()),
-        };
-        taken.socket(socket, listen, report);
+        taken.socket(conflict::socket(&listen.value, kind), listen, report);
     }
     let idle = section.get("idle_timeout", report, |text| value::duration(text, SECOND..=DAY * 7));
     let (target, exit) = match kind {

@@ -318,7 +318,6 @@ watch: true
         "3:38: proxies[1].target_service",
         "5:5: services[0]",
         "5:48: services[0].health_check",
-        "7:8: watch",
     ];
     let warnings = warnings(text);
     assert_eq!(
@@ -329,11 +328,57 @@ watch: true
     for (warning, place) in warnings.iter().zip(places) {
         assert!(warning.starts_with(&format!("c.yaml:{place}: ")), "{warning}");
     }
-    assert_eq!(
-        warnings[4],
-        "c.yaml:7:8: watch: is not there yet in this version: changes of the file take effect at the next start"
-    );
-    assert_eq!(self::warnings("mesh: { transit: true, cost: 1 }\nwatch: false\n"), [""; 0]);
+    assert_eq!(self::warnings("mesh: { transit: true, cost: 1 }\nwatch: true\n"), [""; 0]);
+}
+
+#[test]
+fn an_entry_that_stands_alone_is_checked_as_in_the_file() {
+    let json = r#"{"name":"主 \"a\"","local_port":81,"target_node_id":"b","target_address":"127.0.0.1:80"}"#;
+    assert_eq!(Proxy::parse(json), Ok(address_proxy("主 \"a\"", 81, "b", "127.0.0.1:80")));
+    let told = |problems: Problems| problems.to_string();
+    for (text, said) in [
+        (
+            r#"{"local_port":0}"#,
+            "configuration:1:15: local_port: \"0\": expected a whole number from 1 to 65535",
+        ),
+        (
+            r#"{"local_port":1,"target_service":"w"}"#,
+            "configuration:1:1: name: is missing: expected the name of the proxy",
+        ),
+        (
+            r#"{"name":"a\u0007","local_port":1,"target_service":"w"}"#,
+            "configuration:1:9: name: \"a\\u{7}\" has a control",
+        ),
+        ("", "configuration: is empty: expected a section"),
+        ("[]", "configuration:1:1: is a list: expected a section with the keys name, local_port"),
+    ] {
+        let problems = told(Proxy::parse(text).unwrap_err());
+        assert!(problems.contains(said), "{text}: {problems}");
+    }
+    assert_eq!(Service::parse("{name: web, address: '[::1]:5'}").unwrap().name, "web");
+    let problems = told(Service::parse(r#"{"address":"x"}"#).unwrap_err());
+    assert!(problems.contains("1:1: name: is missing") && problems.contains("1:12: address: "), "{problems}");
+}
+
+#[test]
+fn proxies_overlap_as_the_system_sees_it() {
+    let at = |listen: &str| {
+        let text = format!("{{ name: a, {listen}, target_node_id: b, target_address: \"h:1\" }}");
+        Proxy::parse(&text).unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    let loopback = at("local_port: 80");
+    for (other, overlaps) in [
+        ("local_port: 80, local_address: '::'", true),
+        ("local_port: 80, local_address: '0.0.0.0'", true),
+        ("local_port: 80, local_address: '127.0.0.2'", false),
+        ("local_port: 80, protocol: udp", false),
+        ("local_port: 81", false),
+        ("local_address: 'unix:/a'", false),
+    ] {
+        assert_eq!(loopback.overlaps(&at(other)), overlaps, "{other}");
+    }
+    assert!(loopback.overlaps_tcp("127.0.0.1:80".parse().unwrap()));
+    assert!(at("local_address: 'unix:/a'").overlaps(&at("local_address: 'unix:/a'")));
 }
 
 #[test]

@@ -101,7 +101,8 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Du
     if range.contains(&total) { Ok(total) } else { Err(wrong()) }
 }
 
-fn span(duration: Duration) -> String {
+/// A duration as the file writes it.
+pub(super) fn span(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
         if ms.is_multiple_of(unit) && (ms > 0 || name == "s") {
@@ -111,7 +112,7 @@ fn span(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// Bytes: a whole number alone or with `KiB`, `MiB`, `GiB`, `kB`, `MB` or `GB`.
+/// Bytes: a whole number alone or with `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB` or `GB`.
 pub(super) fn size<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
     let wrong = || {
         let (least, most) = (bytes(*range.start()), bytes(*range.end()));
@@ -125,6 +126,7 @@ pub(super) fn size<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> P
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
@@ -134,7 +136,8 @@ pub(super) fn size<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> P
     total.and_then(|n| T::try_from(n).ok()).ok_or_else(wrong)
 }
 
-fn bytes(n: u64) -> String {
+/// A size as the file writes it.
+pub(super) fn bytes(n: u64) -> String {
     for (unit, name) in [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
         if n >= unit && n.is_multiple_of(unit) {
             return format!("{}{name}", n / unit);

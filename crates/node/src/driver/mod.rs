@@ -6,6 +6,7 @@
 
 mod act;
 mod changes;
+mod configure;
 mod ends;
 mod metrics;
 mod neighbors;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use ffmesh_core::circuit::Circuits;
 use ffmesh_core::id::NodeId;
+use ffmesh_core::lsdb::Service;
 use ffmesh_core::mesh::{Input, Mesh};
 use ffmesh_core::steer::Path;
 use ffmesh_core::target::Target;
@@ -57,6 +59,9 @@ const CIRCUIT_IDLE: Duration = Duration::from_mins(1);
 const MAX_OPENS_PER_SECOND: u32 = 4_096;
 /// A link that was made for a session is closed after this long without one.
 const SPARE_LINK: Duration = Duration::from_mins(10);
+/// The link to a node that is no upstream any more is closed after this long: the mesh learns within a second that it is to
+/// be used last, and sessions change their route at once.
+const LEAVE_AFTER: Duration = Duration::from_secs(5);
 
 /// What a session asks the driver for.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ enum Request {
     Suspect { neighbor: NodeId },
     Find { node: NodeId },
     Advertise { addresses: Vec<Target> },
+    Configure { terms: Terms, answer: oneshot::Sender<()> },
     Load { permille: u16 },
     Issuers { answer: oneshot::Sender<Vec<NodeId>> },
     NodeRecords { answer: oneshot::Sender<Vec<NodeRecord>> },
@@ -88,22 +94,35 @@ pub struct Driver {
     metrics: Arc<Metrics>,
 }
 
+/// What the configuration says of links and transit; it may change while the node runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// `quic.max_links`
+    pub max_links: usize,
+    /// The nodes of `quic.upstreams`, known before they are first met, with what is configured for the link, in µs
+    pub upstreams: BTreeMap<NodeId, u32>,
+    /// `mesh.transit`: whether this node is willing to carry transit
+    pub transit: bool,
+    /// `mesh.cost`, in µs
+    pub cost: u32,
+    /// What this node offers by name
+    pub services: Vec<Service>,
+}
+
 /// What the driver is made with.
 pub struct DriverConfig {
     /// This node
     pub own: NodeId,
-    /// `quic.max_links`
-    pub max_links: usize,
+    /// Whether its certificate lets it carry transit
+    pub relay: bool,
+    /// What the configuration says
+    pub terms: Terms,
     /// The keys that ids are bound to
     pub known_keys: Arc<KnownKeys>,
     /// The certificates of the mesh's nodes
     pub certificates: Certificates,
-    /// Nodes of the configuration, known before they are first met, with what is configured for the link, in µs
-    pub upstreams: BTreeMap<NodeId, u32>,
     /// The mesh's control plane
     pub mesh: Mesh,
-    /// Whether this node carries transit
-    pub transit: bool,
     /// The socket's labels
     pub labels: Labels,
     /// Where refusals are counted
@@ -128,19 +147,10 @@ impl Driver {
         let (requests, incoming) = mpsc::channel(QUEUE);
         let (linked_tx, linked) = watch::channel(Linked::default());
         let (wanted_tx, wanted) = watch::channel(Wanted::default());
-        let DriverConfig {
-            own,
-            max_links,
-            known_keys,
-            certificates,
-            upstreams,
-            mesh,
-            transit,
-            labels,
-            counters,
-            changes,
-        } = config;
-        let upstream_costs = Arc::new(upstreams);
+        let DriverConfig { own, relay, terms, known_keys, certificates, mesh, labels, counters, changes } =
+            config;
+        let upstream_costs = Arc::new(terms.upstreams.clone());
+        let transit = relay && terms.transit;
         let table = RoutingTable {
             own: own.clone(),
             neighbors: BTreeMap::new(),
@@ -158,7 +168,10 @@ impl Driver {
             traces: Traces::new(own.clone(), transit),
             ends: Ends::new(own.clone(), labels.clone()),
             own,
-            max_links,
+            relay,
+            terms,
+            draining: false,
+            leaving: HashMap::new(),
             known_keys,
             certificates,
             upstream_costs,
@@ -234,6 +247,11 @@ impl Driver {
         self.tell(Request::Advertise { addresses }).await;
     }
 
+    /// What the configuration says from now on. Returns once it holds.
+    pub async fn configure(&self, terms: Terms) {
+        self.ask(|answer| Request::Configure { terms, answer }).await;
+    }
+
     /// How busy this node is, in thousandths.
     pub async fn load(&self, permille: u16) {
         self.tell(Request::Load { permille }).await;
@@ -290,9 +308,14 @@ async fn ask<T>(
 
 struct State {
     own: NodeId,
-    max_links: usize,
+    relay: bool,
+    terms: Terms,
+    draining: bool,
+    /// Links to nodes that are no upstreams any more, by their serials, and when they are closed
+    leaving: HashMap<u64, Time>,
     known_keys: Arc<KnownKeys>,
     certificates: Certificates,
+    /// Those of `terms`, and of links that are about to be left
     upstream_costs: Arc<BTreeMap<NodeId, u32>>,
     mesh: Mesh,
     circuits: Circuits,
@@ -372,6 +395,7 @@ impl State {
         });
         self.ends.sweep(clock::now());
         self.close_spare();
+        self.close_left();
     }
 
     /// Closes links that were made for a session, once there has been none for long.
@@ -439,6 +463,10 @@ impl State {
             }
             Request::Find { node } => self.hand(Input::Find(node)),
             Request::Advertise { addresses } => self.hand(Input::SetAddresses(addresses)),
+            Request::Configure { terms, answer } => {
+                self.configure(terms);
+                let _ = answer.send(());
+            }
             Request::Load { permille } => self.hand(Input::Load(permille)),
             Request::Issuers { answer } => {
                 let _ = answer.send(self.issuers());
@@ -456,6 +484,7 @@ impl State {
                 let _ = answer.send(());
             }
             Request::Drain { answer } => {
+                self.draining = true;
                 self.circuits.relay(false);
                 self.hand(Input::Drain);
                 let _ = answer.send(());

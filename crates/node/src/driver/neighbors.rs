@@ -34,6 +34,9 @@ impl State {
             self.counters.error(ErrorKind::KeyConflict);
             return Err(format!("{node} is bound to another key here"));
         }
+        if link.dialled() && !link.is_found() && !self.terms.upstreams.contains_key(&node) {
+            return Err(format!("{node} is no upstream any more"));
+        }
         let facts =
             |link: &Link, up_since| LinkFacts { epoch: link.epoch(), dialled: link.dialled(), up_since };
         let now = clock::now();
@@ -48,12 +51,12 @@ impl State {
                     self.forget_link(&old);
                 }
             }
-        } else if self.neighbors.len() >= self.max_links {
+        } else if self.neighbors.len() >= self.terms.max_links {
             self.counters.error(ErrorKind::Limit);
             if self.repeats.is_news((&node, "max_links")) {
-                tracing::warn!(peer = %node, limit = self.max_links, "link refused: quic.max_links is reached");
+                tracing::warn!(peer = %node, limit = self.terms.max_links, "link refused: quic.max_links is reached");
             }
-            return Err(format!("this node has all the {} links it takes", self.max_links));
+            return Err(format!("this node has all the {} links it takes", self.terms.max_links));
         }
         tracing::info!(
             peer = %node, address = link.address().map(tracing::field::display), dialled = link.dialled(), "link up"
@@ -67,7 +70,7 @@ impl State {
         self.labels.link_up(link.serial(), &node);
         link.learn_certificate(&self.certificates);
         self.circuits.link_up(link_id(link), node.clone());
-        let cost = self.upstream_costs.get(&node).copied().unwrap_or_default();
+        let cost = self.terms.upstreams.get(&node).copied().unwrap_or_default();
         let key = link.peer().key.into();
         self.hand(Input::LinkUp(LinkUp { link: link_id(link), neighbor: node, key, cost, rtt: link.rtt() }));
         self.publish();

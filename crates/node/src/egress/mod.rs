@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub use network::{Network, Pending, System};
 pub use services::{SERVICE_INTERVAL, ServiceAddresses, resolve_services};
 
-use crate::config::Config;
+use crate::config::{Config, Service};
 use crate::local::Stream;
 
 /// How long a dial may take in total, the lookup included: a client that waits longer has given up.
@@ -92,6 +92,31 @@ impl Egress {
     /// address of this host came or went.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// Whether the policy, as it is now, lets `caller` go on with `target`, which was dialled at `address`.
+    pub fn check(
+        &self,
+        caller: &Caller<'_>,
+        target: &Target,
+        address: Option<SocketAddr>,
+    ) -> Result<(), Refusal> {
+        let policy = self.policy.load();
+        let verdict = match (target, address) {
+            (Target::Unix(path), _) => policy.decide_unix(*caller, path),
+            (Target::Port { host: Host::Name(name), .. }, Some(address)) => {
+                policy.decide(*caller, Some(name), address)
+            }
+            // As it was asked for: one to 0.0.0.0 ends elsewhere.
+            (Target::Port { host: Host::Ip(ip), port }, _) => {
+                policy.decide(*caller, None, SocketAddr::new(*ip, *port))
+            }
+            (Target::Port { .. }, None) => return Ok(()), // the target is gone already
+        };
+        match verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny(denial) => Err(Refusal::denied(&denial)),
+        }
     }
 
     /// Connects to `target` for `caller`, in at most [`DIAL_TIMEOUT`]. Dropping the future ends the attempt.
@@ -222,15 +247,21 @@ fn reason(error: &io::Error) -> Reason {
     }
 }
 
-/// The policy of a configuration; `own` as from [`own`], `services` as from [`resolve_services`].
-pub fn policy(config: &Config, own: Own, services: &ServiceAddresses) -> Policy {
-    let service = |service: &crate::config::Service| policy::Service {
+/// The policy of a configuration's `access` and of services; `own` as from [`own`], `addresses` as from
+/// [`resolve_services`].
+pub fn policy<'a>(
+    config: &Config,
+    services: impl IntoIterator<Item = &'a Service>,
+    own: Own,
+    addresses: &ServiceAddresses,
+) -> Policy {
+    let service = |service: &Service| policy::Service {
         name: service.name.clone(),
         target: service.target.clone(),
-        addresses: services.of(&service.target).to_vec(),
+        addresses: addresses.of(&service.target).to_vec(),
         allow: service.allow.clone(),
     };
-    Policy::new(config.access.clone(), config.services.iter().map(service).collect(), own)
+    Policy::new(config.access.clone(), services.into_iter().map(service).collect(), own)
 }
 
 /// FFMesh's own listeners, with the addresses that this host has now.

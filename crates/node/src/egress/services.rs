@@ -1,6 +1,6 @@
 //! The addresses of named services whose target is a name, so that `services[].allow` holds for them under every name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::RESOLVE_TIMEOUT;
-use crate::config::Config;
+use crate::config::Service;
 
 /// How often the names of services are looked up.
 pub const SERVICE_INTERVAL: Duration = Duration::from_secs(30);
@@ -29,6 +29,16 @@ impl PartialEq for ServiceAddresses {
 }
 
 impl ServiceAddresses {
+    /// Whether it is time to look them up again: after [`SERVICE_INTERVAL`].
+    pub fn are_old(&self) -> bool {
+        self.looked_up.is_none_or(|at| at.elapsed() >= SERVICE_INTERVAL)
+    }
+
+    /// Whether a host of these services was never looked up.
+    pub fn lack<'a>(&self, services: impl IntoIterator<Item = &'a Service>) -> bool {
+        services.into_iter().filter_map(host_to_resolve).any(|(name, _)| !self.hosts.contains_key(name))
+    }
+
     /// Those of a service's target; empty where it is no name or they are not known.
     pub fn of(&self, target: &Target) -> &[IpAddr] {
         match target {
@@ -38,16 +48,22 @@ impl ServiceAddresses {
     }
 }
 
-/// Looks up the hosts of the services that have an `allow`, all at once, in at most [`RESOLVE_TIMEOUT`]. A host whose
-/// lookup fails keeps the addresses that are `known`. Returns `known` where it is younger than [`SERVICE_INTERVAL`].
-pub async fn resolve_services(config: &Config, known: ServiceAddresses) -> ServiceAddresses {
-    if known.looked_up.is_some_and(|at| at.elapsed() < SERVICE_INTERVAL) {
-        return known;
+/// The name that has to be looked up for a service, and its port.
+fn host_to_resolve(service: &Service) -> Option<(&str, u16)> {
+    match &service.target {
+        Target::Port { host: Host::Name(name), port } if service.allow.is_some() => Some((name, *port)),
+        _ => None,
     }
+}
+
+/// Looks up the hosts of the services that have an `allow`, all at once, in at most [`RESOLVE_TIMEOUT`]. A host whose
+/// lookup fails keeps the addresses that are `known`.
+pub async fn resolve_services(services: Vec<Service>, known: ServiceAddresses) -> ServiceAddresses {
     let mut lookups = JoinSet::new();
-    for service in config.services.iter().filter(|service| service.allow.is_some()) {
-        let Target::Port { host: Host::Name(name), port } = &service.target else { continue };
-        let (name, port) = (name.clone(), *port);
+    let mut names = BTreeSet::new();
+    for (name, port) in services.iter().filter_map(host_to_resolve) {
+        names.insert(name.to_owned());
+        let name = name.to_owned();
         lookups.spawn(async move {
             let host = name.clone();
             let lookup = tokio::task::spawn_blocking(move || {
@@ -61,6 +77,7 @@ pub async fn resolve_services(config: &Config, known: ServiceAddresses) -> Servi
         });
     }
     let mut hosts = known.hosts;
+    hosts.retain(|name, _| names.contains(name));
     while let Some(looked_up) = lookups.join_next().await {
         match looked_up {
             Ok((name, Ok(Ok(Ok(found))))) => drop(hosts.insert(name, found)),

@@ -259,7 +259,10 @@ async fn one_caller_cannot_take_all_lookups() {
 async fn the_hosts_of_restricted_services_are_looked_up() {
     let text = "services: [{ name: a, address: 'localhost:80', allow: ['node:a'] }, { name: b, address: 'b.invalid:80' }]";
     let config = Config::parse(text, None).unwrap().config;
-    let found = resolve_services(&config, ServiceAddresses::default()).await;
+    let none = ServiceAddresses::default();
+    assert!(none.lack(&config.services) && none.are_old());
+    let found = resolve_services(config.services.clone(), none).await;
+    assert!(!found.lack(&config.services) && !found.are_old());
     assert!(found.of(&config.services[0].target).contains(&Ipv4Addr::LOCALHOST.into()));
     assert!(found.of(&config.services[1].target).is_empty());
 }
@@ -322,7 +325,7 @@ async fn a_full_unix_backlog_is_waited_for() {
 fn a_configuration_gives_its_policy() {
     let text = "services: [{ name: web, address: '10.0.0.1:80', allow: ['node:a'] }]";
     let config = Config::parse(text, None).unwrap().config;
-    let policy = policy(&config, Own::default(), &ServiceAddresses::default());
+    let policy = policy(&config, &config.services, Own::default(), &ServiceAddresses::default());
     let decide = |id: &str| {
         let id: NodeId = id.parse().unwrap();
         policy.decide(Caller { id: &id, groups: &[] }, None, ([10, 0, 0, 1], 80).into()).is_allow()

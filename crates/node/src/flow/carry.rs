@@ -240,9 +240,7 @@ impl Carrier<'_> {
     async fn interrupted(&self, local: &Stream) -> End {
         tokio::select! {
             _ = local.reset_by_peer() => (Reason::Reset, None),
-            () = self.flow.cancelled() => {
-                (Reason::Limit, Some("its reader was stalled longest when quic.flow_memory was used up".to_owned()))
-            }
+            (reason, detail) = self.flow.cancelled() => (reason, Some(detail)),
             () = self.idle() => (Reason::Idle, Some("no byte for as long as idle_timeout allows".to_owned())),
         }
     }

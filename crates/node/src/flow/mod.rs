@@ -14,7 +14,7 @@ mod table;
 pub use account::ProxyTotals;
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
-pub use table::{Flow, FlowLimits, FlowStart, Flows};
+pub use table::{Dialled, Flow, FlowLimits, FlowStart, Flows};
 
 use std::time::Duration;
 

@@ -12,9 +12,9 @@ use noq::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::carry::{Carrier, Head, Side};
-use super::table::{FlowStart, Flows};
+use super::table::{Dialled, FlowStart, Flows};
 use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
-use crate::egress::Egress;
+use crate::egress::{Egress, Refusal};
 use crate::identity::Issuer;
 use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
@@ -113,7 +113,13 @@ async fn serve_flow(
     let caller = Caller { id: peer, groups: &identity.groups };
     let dialled = async {
         context.flows.admit(&flow)?;
-        context.egress.dial(&caller, &target).await.map_err(|refusal| (refusal.reason, refusal.detail))
+        let ended = |refusal: Refusal| (refusal.reason, refusal.detail);
+        let local = context.egress.dial(&caller, &target).await.map_err(ended)?;
+        let groups = identity.groups.clone();
+        flow.dialled(Dialled { groups, target: target.clone(), address: local.peer_address() });
+        // The policy may have become another one meanwhile; from here on the table knows what to put to it.
+        context.egress.check(&caller, &target, local.peer_address()).map_err(ended)?;
+        Ok(local)
     };
     let stopped = send.stopped();
     let dialled = tokio::select! {

@@ -2,13 +2,16 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
+use ffmesh_core::target::Target;
 use ffmesh_core::time::Time;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
@@ -76,7 +79,22 @@ pub struct Flow {
     /// The same for bytes of the local socket that the other node gives no credit for.
     unsent: AtomicU64,
     active: AtomicU64,
+    /// What was dialled, at the egress
+    dialled: OnceLock<Dialled>,
     cancelled: Notify,
+    /// Why it is cancelled
+    verdict: OnceLock<(Reason, String)>,
+}
+
+/// What a flow's target is connected to, and for whom: what the policy has decided on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dialled {
+    /// The groups of the caller
+    pub groups: Vec<String>,
+    /// What it asked for
+    pub target: Target,
+    /// The address that was dialled; none for a Unix socket
+    pub address: Option<SocketAddr>,
 }
 
 impl Flow {
@@ -95,6 +113,11 @@ impl Flow {
         if !self.connected.swap(true, Ordering::Relaxed) {
             self.account.connected(self.since.elapsed());
         }
+    }
+
+    /// What was dialled for it, at the egress.
+    pub fn dialled(&self, dialled: Dialled) {
+        let _ = self.dialled.set(dialled); // a flow is dialled once
     }
 
     /// Counts bytes from the client to the target.
@@ -133,9 +156,20 @@ impl Flow {
         Time(self.active.load(Ordering::Relaxed))
     }
 
-    /// Waits until the table demands the flow's end.
-    pub async fn cancelled(&self) {
-        self.cancelled.notified().await;
+    /// Waits until this node demands the flow's end; returns why.
+    pub async fn cancelled(&self) -> (Reason, String) {
+        loop {
+            self.cancelled.notified().await;
+            if let Some(verdict) = self.verdict.get() {
+                return verdict.clone();
+            }
+        }
+    }
+
+    /// Demands the flow's end. The first reason counts.
+    fn cancel(&self, reason: Reason, detail: String) {
+        let _ = self.verdict.set((reason, detail));
+        self.cancelled.notify_one();
     }
 
     fn touch(&self) {
@@ -174,7 +208,7 @@ struct State {
 /// The node's flows. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Flows {
-    limits: FlowLimits,
+    limits: Arc<ArcSwap<FlowLimits>>,
     state: Arc<Mutex<State>>,
     accounts: Arc<Accounts>,
     /// Estimated bytes held for slow readers.
@@ -188,7 +222,7 @@ impl Flows {
     /// None yet. Keep [`watch`](Self::watch) running.
     pub fn new(limits: FlowLimits, counters: Arc<Counters>) -> Self {
         Self {
-            limits,
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
             state: Arc::default(),
             accounts: Arc::default(),
             memory: Arc::default(),
@@ -217,7 +251,9 @@ impl Flows {
             undrained: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
             active: AtomicU64::new(clock::now().0),
+            dialled: OnceLock::new(),
             cancelled: Notify::new(),
+            verdict: OnceLock::new(),
         });
         state.open.insert(serial, flow.clone());
         if flow.start.role == api::Role::Egress {
@@ -235,7 +271,8 @@ impl Flows {
             let state = self.lock();
             (state.open.len() as u64, state.served.get(flow.peer()).copied().unwrap_or_default())
         };
-        let limit = self.limits.flows;
+        let limits = self.limits.load();
+        let limit = limits.flows;
         if open > limit {
             self.counters.error(ErrorKind::Limit);
             return Err((Reason::Limit, format!("quic.max_flows is reached: {limit} flows are open")));
@@ -248,9 +285,9 @@ impl Flows {
             ));
         }
         let held = self.memory.load(Ordering::Relaxed);
-        if held >= self.limits.memory {
+        if held >= limits.memory {
             self.counters.error(ErrorKind::Limit);
-            let limit = self.limits.memory;
+            let limit = limits.memory;
             return Err((
                 Reason::Limit,
                 format!("slow readers hold {held} bytes, and quic.flow_memory is {limit}"),
@@ -365,6 +402,25 @@ impl Flows {
         Box::new(self.accounts.clone())
     }
 
+    /// Other limits, for flows that begin from now on.
+    pub fn set_limits(&self, limits: FlowLimits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Ends the open flows that were dialled here and that `refuses` has something to say against, as denied. Returns how
+    /// many.
+    pub fn revoke(&self, refuses: impl Fn(&NodeId, &Dialled) -> Option<String>) -> usize {
+        let open: Vec<_> = self.lock().open.values().cloned().collect();
+        let mut revoked = 0;
+        for flow in open {
+            if let Some(detail) = flow.dialled.get().and_then(|dialled| refuses(flow.peer(), dialled)) {
+                flow.cancel(Reason::Denied, detail);
+                revoked += 1;
+            }
+        }
+        revoked
+    }
+
     /// Estimated bytes held for slow readers.
     pub fn memory(&self) -> u64 {
         self.memory.load(Ordering::Relaxed)
@@ -393,7 +449,8 @@ impl Flows {
             tokio::time::sleep(WATCH_INTERVAL).await;
             for flow in self.overdue(clock::now()) {
                 self.counters.error(ErrorKind::Limit);
-                flow.cancelled.notify_one();
+                let detail = "its reader was stalled longest when quic.flow_memory was used up";
+                flow.cancel(Reason::Limit, detail.to_owned());
             }
         }
     }
@@ -410,10 +467,10 @@ impl Flows {
             }
             unsent += u64::from(lasts(flow.unsent.load(Ordering::Relaxed)));
         }
-        let window = self.limits.window.max(1);
+        let limits = self.limits.load();
+        let window = limits.window.max(1);
         self.memory.store(stalled.len() as u64 * window + unsent * MAX_READ as u64, Ordering::Relaxed);
-        let allowed =
-            usize::try_from(self.limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
+        let allowed = usize::try_from(limits.memory / 100 * RESET_PERCENT / window).unwrap_or(usize::MAX);
         stalled.sort_by_key(|(since, _)| *since);
         stalled.truncate(stalled.len().saturating_sub(allowed));
         stalled.into_iter().map(|(_, flow)| flow).collect()
@@ -509,6 +566,35 @@ mod tests {
         assert!(flows.admit(&open[2]).is_ok());
         flows.drain();
         assert_eq!(flows.admit(&open[2]).unwrap_err().0, Reason::Drained);
+    }
+
+    #[test]
+    fn other_limits_hold_at_once() {
+        let flows = flows(limits());
+        let open: Vec<_> = (0..3).map(|_| flows.begin(start(api::Role::Ingress))).collect();
+        flows.set_limits(FlowLimits { flows: 2, ..limits() });
+        assert_eq!(flows.admit(&open[2]).unwrap_err().0, Reason::Limit);
+    }
+
+    #[tokio::test]
+    async fn a_flow_whose_access_is_taken_away_ends_and_no_other() {
+        let flows = flows(limits());
+        let target: Target = "127.0.0.1:80".parse().unwrap();
+        let dial = |flow: &Flow, groups: &[&str]| {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            flow.dialled(Dialled { groups, target: target.clone(), address: "127.0.0.1:80".parse().ok() });
+        };
+        let [dev, ops, dialling] = [(); 3].map(|()| flows.begin(start(api::Role::Egress)));
+        dial(&dev, &["dev"]);
+        dial(&ops, &["ops"]);
+        let refuses = |_: &NodeId, dialled: &Dialled| {
+            (dialled.groups == ["dev"]).then(|| "group:dev may not".to_owned())
+        };
+        assert_eq!(flows.revoke(refuses), 1);
+        assert_eq!(dev.cancelled().await, (Reason::Denied, "group:dev may not".to_owned()));
+        for other in [ops, dialling] {
+            assert!(other.verdict.get().is_none());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Ingress: local listeners whose connections become flows.
 
 pub(crate) mod holder;
+mod set;
 
 use std::fs;
 use std::io;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use socket2::{Domain, Socket, Type};
@@ -19,6 +21,8 @@ use crate::config::{Listen, Protocol, Proxy, ProxyTarget};
 use crate::flow::{OpenContext, Opened, new_id, open};
 use crate::local::Stream;
 use crate::metrics::{Counters, ErrorKind};
+
+pub use set::Ingresses;
 
 /// Connections that may wait to be accepted; the kernel may give less (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -43,23 +47,39 @@ enum Listener {
     Unix(UnixListener, PathBuf),
 }
 
-/// A proxy that is bound, and not accepting yet.
-#[derive(Debug)]
-pub struct Ingress {
+/// What a proxy is called and leads to; it may change while the proxy listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lead {
     name: Arc<str>,
     node: NodeId,
     target: Target,
     idle_timeout: Option<Duration>,
+}
+
+impl Lead {
+    /// `None` for a proxy of a kind that this version does not serve yet.
+    fn of(proxy: &Proxy) -> Option<Self> {
+        let (Protocol::Tcp, Some(ProxyTarget::Address { node, target })) = (proxy.protocol, &proxy.target)
+        else {
+            return None;
+        };
+        let (name, node, target) = (proxy.name.as_str().into(), node.clone(), target.clone());
+        Some(Self { name, node, target, idle_timeout: proxy.idle_timeout })
+    }
+}
+
+/// A proxy that is bound, and not accepting yet.
+#[derive(Debug)]
+pub struct Ingress {
+    proxy: Proxy,
+    lead: Arc<ArcSwap<Lead>>,
     listener: Listener,
 }
 
 impl Ingress {
     /// Binds a proxy's listener. `None` for a proxy of a kind that this version does not serve yet.
     pub fn bind(proxy: &Proxy) -> Result<Option<Self>, BindError> {
-        let (Protocol::Tcp, Some(ProxyTarget::Address { node, target })) = (proxy.protocol, &proxy.target)
-        else {
-            return Ok(None);
-        };
+        let Some(lead) = Lead::of(proxy) else { return Ok(None) };
         let failed =
             |reason: String| BindError { name: proxy.name.clone(), listen: proxy.listen.to_string(), reason };
         let listener = match &proxy.listen {
@@ -71,13 +91,7 @@ impl Ingress {
                 Listener::Unix(bind_unix(path).map_err(|e| failed(explain_unix(&e)))?, path.clone())
             }
         };
-        Ok(Some(Self {
-            name: proxy.name.as_str().into(),
-            node: node.clone(),
-            target: target.clone(),
-            idle_timeout: proxy.idle_timeout,
-            listener,
-        }))
+        Ok(Some(Self { proxy: proxy.clone(), lead: Arc::new(ArcSwap::from_pointee(lead)), listener }))
     }
 
     /// The TCP address it is bound to.
@@ -88,22 +102,24 @@ impl Ingress {
         }
     }
 
-    /// Accepts connections for ever; each becomes a flow in a task of its own.
-    pub async fn run(self, context: OpenContext, counters: Arc<Counters>) {
+    /// Accepts connections for ever; each becomes a flow in a task of its own, which leads where the proxy leads at this
+    /// moment.
+    async fn run(self, context: OpenContext, counters: Arc<Counters>) {
         let mut failing = false;
         loop {
             match self.accept().await {
                 Ok((local, client)) => {
+                    let lead = self.lead.load_full();
                     if std::mem::take(&mut failing) {
-                        tracing::info!(proxy = ?self.name, "accepting again");
+                        tracing::info!(proxy = ?lead.name, "accepting again");
                     }
                     let opened = Opened {
                         id: new_id(),
-                        proxy: self.name.clone(),
-                        node: self.node.clone(),
-                        target: self.target.clone(),
+                        proxy: lead.name.clone(),
+                        node: lead.node.clone(),
+                        target: lead.target.clone(),
                         client,
-                        idle_timeout: self.idle_timeout,
+                        idle_timeout: lead.idle_timeout,
                         connected: None,
                     };
                     let context = context.clone();
@@ -116,7 +132,7 @@ impl Ingress {
                     counters.error(ErrorKind::Accept);
                     if !std::mem::replace(&mut failing, true) {
                         tracing::error!(
-                            proxy = ?self.name,
+                            proxy = ?self.lead.load().name,
                             "cannot accept: {e}; trying on. Raise the limit of open files (ulimit -n, LimitNOFILE=)"
                         );
                     }

@@ -52,18 +52,6 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    /// One for each node among `upstreams`, in their order.
-    pub fn for_upstreams(upstreams: &[Upstream]) -> Vec<Self> {
-        let mut nodes: Vec<Vec<Upstream>> = Vec::new();
-        for upstream in upstreams {
-            match nodes.iter_mut().find(|node| node[0].node_id == upstream.node_id) {
-                Some(node) => node.push(upstream.clone()),
-                None => nodes.push(vec![upstream.clone()]),
-            }
-        }
-        nodes.into_iter().map(Self::new).collect()
-    }
-
     fn new(upstreams: Vec<Upstream>) -> Self {
         let state = DialState { since: Timestamp::now(), last_error: None };
         Self { upstreams: upstreams.into(), state: Arc::new(Mutex::new(state)) }
@@ -82,13 +70,84 @@ impl Dialler {
     fn set(&self, change: impl FnOnce(&mut DialState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
+
+    fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.upstreams.iter().map(|upstream| &upstream.address)
+    }
 }
 
-/// Keeps an upstream linked for as long as `linked` is published.
-pub async fn dial_upstream(context: LinkContext, dialler: Dialler, mut linked: watch::Receiver<Linked>) {
+/// The upstreams of the configuration, each node dialled by a task of its own. Dropping this ends the dialling.
+#[derive(Debug)]
+pub struct Upstreams {
+    context: LinkContext,
+    linked: watch::Receiver<Linked>,
+    dialled: Vec<(Dialler, JoinSet<()>)>,
+}
+
+impl Upstreams {
+    /// None yet. A node is linked for as long as it is in `linked`.
+    pub fn new(context: LinkContext, linked: watch::Receiver<Linked>) -> Self {
+        Self { context, linked, dialled: Vec::new() }
+    }
+
+    /// Dials these from now on, and no others. What has not changed goes on undisturbed. Where a node has lost one of its
+    /// addresses, the others are dialled although there is a link, which the new one then replaces.
+    pub fn apply(&mut self, upstreams: &[Upstream]) {
+        let mut before = std::mem::take(&mut self.dialled);
+        for upstreams in by_node(upstreams) {
+            let same_node = |(old, _): &(Dialler, _)| old.upstream().node_id == upstreams[0].node_id;
+            let old = before.iter().position(same_node).map(|at| before.swap_remove(at));
+            if let Some((old, task)) = old {
+                if *old.upstreams == *upstreams {
+                    self.dialled.push((old, task));
+                    continue;
+                }
+                let new = Dialler { upstreams: upstreams.into(), state: old.state.clone() };
+                let moved = old.addresses().any(|address| !new.addresses().any(|kept| kept == address));
+                self.start(new, moved);
+            } else {
+                self.start(Dialler::new(upstreams), false);
+            }
+        }
+    }
+
+    /// The nodes, in the order of the configuration.
+    pub fn diallers(&self) -> Vec<Dialler> {
+        self.dialled.iter().map(|(dialler, _)| dialler.clone()).collect()
+    }
+
+    fn start(&mut self, dialler: Dialler, moved: bool) {
+        let mut task = JoinSet::new();
+        task.spawn(dial_upstream(self.context.clone(), dialler.clone(), self.linked.clone(), moved));
+        self.dialled.push((dialler, task));
+    }
+}
+
+/// The upstreams of each node, in their order.
+fn by_node(upstreams: &[Upstream]) -> Vec<Vec<Upstream>> {
+    let mut nodes: Vec<Vec<Upstream>> = Vec::new();
+    for upstream in upstreams {
+        match nodes.iter_mut().find(|node| node[0].node_id == upstream.node_id) {
+            Some(node) => node.push(upstream.clone()),
+            None => nodes.push(vec![upstream.clone()]),
+        }
+    }
+    nodes
+}
+
+/// Keeps an upstream linked for as long as `linked` is published. With `moved`, makes one link although there may be one.
+async fn dial_upstream(
+    context: LinkContext,
+    dialler: Dialler,
+    mut linked: watch::Receiver<Linked>,
+    moved: bool,
+) {
     let node = dialler.upstream().node_id.clone();
     let mut log = Repeats::default();
     let mut earliest = Instant::now();
+    if moved {
+        dial_until_linked(&context, &dialler, earliest, &log).await;
+    }
     while linked.wait_for(|linked| !linked.contains(&node)).await.is_ok() {
         dialler.set(|state| state.since = Timestamp::now());
         context.publish_dialling(&node, None);

@@ -36,7 +36,7 @@ use crate::identity::{Certificates, Credentials, PeerIdentity};
 use crate::transport::Transport;
 
 pub use addresses::advertised;
-pub use dial::{DialState, Dialler, Linked, dial_upstream};
+pub use dial::{DialState, Dialler, Linked, Upstreams};
 pub use handshake::accept;
 pub use wanted::{MAX_WANTED, Wanted, WantedDialler, dial_wanted};
 

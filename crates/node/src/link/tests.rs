@@ -161,30 +161,53 @@ async fn another_node_at_the_address_is_not_taken_for_the_wanted_one() {
     assert_eq!(*c.link().await.node(), a.node());
 }
 
+fn upstream(end: &End) -> Upstream {
+    Upstream {
+        name: "b".to_owned(),
+        node_id: end.node(),
+        address: Address { host: ffmesh_core::target::Host::Ip(end.address.ip()), port: end.address.port() },
+        cost: 0,
+    }
+}
+
 #[tokio::test]
 async fn upstreams_are_left_to_the_configuration() {
     let (_mesh, mut a, b) = two().await;
-    let upstream = Upstream {
-        name: "b".to_owned(),
-        node_id: b.node(),
-        address: Address { host: ffmesh_core::target::Host::Ip(b.address.ip()), port: b.address.port() },
-        cost: 0,
-    };
+    let upstream = upstream(&b);
     let (_wanted, receiver) = watch::channel(Arc::new([(b.node(), vec![b.target()])].into()));
     let dialler = WantedDialler::new(std::slice::from_ref(&upstream));
     let _task = tokio::spawn(dial_wanted(a.context.clone(), dialler.clone(), receiver, a.linked.clone()));
     assert!(timeout(Duration::from_secs(1), a.links.recv()).await.is_err());
     assert!(dialler.state(&b.node()).is_none());
     let (_, mut changes) = a.context.changes.subscribe(0);
-    tokio::spawn(dial_upstream(
-        a.context.clone(),
-        Dialler::for_upstreams(&[upstream])[0].clone(),
-        a.linked.clone(),
-    ));
+    let mut upstreams = Upstreams::new(a.context.clone(), a.linked.clone());
+    upstreams.apply(&[upstream]);
     let link = a.link().await;
     assert!(link.dialled() && !link.is_found());
     let dialling = Change::Peer { node_id: b.node(), state: PeerState::Dialling, reason: None };
     assert_eq!(changes.recv().await.unwrap().change, dialling);
+    // Once it is none any more, its link is one of those that are made where they are wanted.
+    upstreams.apply(&[]);
+    dialler.leave_out(&[]);
+    link.close(code::GOODBYE, "no upstream any more");
+    assert!(a.link().await.is_found());
+}
+
+#[tokio::test]
+async fn an_upstream_that_has_moved_is_dialled_although_there_is_a_link() {
+    let (_mesh, mut a, b) = two().await;
+    let (there, unnamed) = (upstream(&b), Upstream { name: "c".to_owned(), ..upstream(&b) });
+    let gone = Address { port: 9, ..there.address.clone() };
+    let beside = Upstream { name: "d".to_owned(), address: gone, ..there.clone() };
+    let mut upstreams = Upstreams::new(a.context.clone(), a.linked.clone());
+    upstreams.apply(&[beside.clone(), there.clone()]);
+    let first = a.link().await;
+    // Another name or one more address is no reason for another link.
+    upstreams.apply(&[beside, unnamed.clone()]);
+    assert!(timeout(Duration::from_secs(1), a.links.recv()).await.is_err());
+    upstreams.apply(std::slice::from_ref(&unnamed));
+    assert_ne!(a.link().await.serial(), first.serial());
+    assert_eq!(upstreams.diallers()[0].upstream(), &unnamed);
 }
 
 #[tokio::test]

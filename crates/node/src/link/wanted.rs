@@ -43,16 +43,21 @@ pub type Wanted = Arc<BTreeMap<NodeId, Vec<Target>>>;
 /// Who is dialled by [`dial_wanted`], and how it goes. Clones share it.
 #[derive(Debug, Clone)]
 pub struct WantedDialler {
-    /// Nodes that are dialled by `dial_upstream`
-    upstreams: Arc<BTreeSet<NodeId>>,
+    /// Nodes that are dialled as upstreams
+    upstreams: Arc<watch::Sender<BTreeSet<NodeId>>>,
     states: Arc<Mutex<BTreeMap<NodeId, DialState>>>,
 }
 
 impl WantedDialler {
     /// One that leaves out the nodes of `upstreams`: those are dialled anyway.
     pub fn new(upstreams: &[Upstream]) -> Self {
-        let upstreams = upstreams.iter().map(|upstream| upstream.node_id.clone()).collect();
-        Self { upstreams: Arc::new(upstreams), states: Arc::default() }
+        Self { upstreams: Arc::new(watch::Sender::new(nodes_of(upstreams))), states: Arc::default() }
+    }
+
+    /// Leaves out the nodes of these instead.
+    pub fn leave_out(&self, upstreams: &[Upstream]) {
+        let nodes = nodes_of(upstreams);
+        self.upstreams.send_if_modified(|now| std::mem::replace(now, nodes.clone()) != nodes);
     }
 
     /// How dialling a node goes; none where it is not dialled.
@@ -77,6 +82,10 @@ impl WantedDialler {
     }
 }
 
+fn nodes_of(upstreams: &[Upstream]) -> BTreeSet<NodeId> {
+    upstreams.iter().map(|upstream| upstream.node_id.clone()).collect()
+}
+
 /// Dials the nodes of `wanted` that are not in `linked`, for as long as both are published. A link that comes about is
 /// like any other: its certificate is for the very node that was wanted.
 ///
@@ -92,12 +101,14 @@ pub async fn dial_wanted(
     let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
     let bounds = Arc::new(Bounds { attempts: Semaphore::new(MAX_ATTEMPTS), lookups });
     let mut pursuits = Pursuits::default();
+    let mut upstreams = dialler.upstreams.subscribe();
     loop {
+        let upstreams_now = upstreams.borrow_and_update().clone();
         let wanted_now = wanted.borrow_and_update().clone();
         let linked_now = linked.borrow_and_update().clone();
         {
             let mut states = dialler.states(); // a task that fails at once waits for its state
-            let is_dialled = |node: &NodeId| *node != own && !dialler.upstreams.contains(node);
+            let is_dialled = |node: &NodeId| *node != own && !upstreams_now.contains(node);
             let nodes = wanted_now.iter().filter(|(node, _)| is_dialled(node));
             pursuits.follow(&own, nodes, &linked_now, |node, addresses, delay| {
                 let mut task = JoinSet::new();
@@ -121,6 +132,7 @@ pub async fn dial_wanted(
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             changed = linked.changed() => if changed.is_err() { return },
+            _ = upstreams.changed() => {}
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::measure::{self, Glance};
+use super::settings::{self, Offered};
 use super::{Parts, routes, topology};
 use crate::admin::{BoxFuture, Control, HistoryQuery, OpenFlow};
 use crate::config::{Proxy, ProxyTarget};
@@ -40,22 +41,21 @@ impl NodeControl {
         Self { parts, opening, metrics }
     }
 
-    fn proxy(&self, proxy: &Proxy) -> api::Proxy {
+    fn proxy(&self, offered: &Offered<Proxy>) -> api::Proxy {
+        let proxy = &offered.item;
         let totals = self.parts.flows.proxy_totals(&proxy.name);
         let target = match &proxy.target {
             Some(ProxyTarget::Address { node, target }) => format!("{node} {target}"),
             Some(ProxyTarget::Service(service)) => format!("service {service}"),
             None => proxy.exit.as_ref().map_or_else(String::new, |exit| format!("{exit} *")),
         };
-        let error =
-            (!proxy.is_served()).then(|| "this version does not serve proxies of this kind".to_owned());
         api::Proxy {
             name: proxy.name.clone(),
-            origin: api::Origin::File,
+            origin: offered.origin,
             protocol: proxy.protocol.to_string(),
             listen: proxy.listen.to_string(),
             target,
-            error,
+            error: offered.error.clone(),
             flows_open: totals.open,
             flows_total: totals.total,
             flows_failed: totals.failed,
@@ -119,7 +119,7 @@ impl Control for NodeControl {
                 absent(node, api::PeerState::Down, lost.since, Some(lost.reason.clone())),
             );
         }
-        for dialler in &self.parts.diallers {
+        for dialler in &self.parts.in_force.load().diallers {
             let upstream = dialler.upstream();
             let state = dialler.state();
             let dialling = || absent(&upstream.node_id, api::PeerState::Dialling, state.since, None);
@@ -148,7 +148,7 @@ impl Control for NodeControl {
     }
 
     fn proxies(&self) -> Vec<api::Proxy> {
-        self.parts.config().proxies.iter().map(|proxy| self.proxy(proxy)).collect()
+        self.parts.in_force.load().proxies.iter().map(|proxy| self.proxy(proxy)).collect()
     }
 
     fn flows(&self) -> api::Flows {
@@ -238,6 +238,44 @@ impl Control for NodeControl {
             listen_port: config.quic.listen_port,
         };
         create_token(&self.parts.state, &options).map_err(|e| api::Error::new(e.to_string()))
+    }
+
+    fn config(&self) -> api::Config {
+        settings::config(&self.parts)
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<api::Reload, api::Error>> {
+        Box::pin(self.parts.settings.reload())
+    }
+
+    fn put_proxy(
+        &self,
+        instead: Option<String>,
+        spec: api::ProxySpec,
+    ) -> BoxFuture<'_, Result<api::Proxy, api::Error>> {
+        Box::pin(async move {
+            let put = self.parts.settings.put_proxy(instead, spec).await;
+            put.map(|proxy| self.proxy(&proxy))
+        })
+    }
+
+    fn remove_proxy(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>> {
+        Box::pin(self.parts.settings.remove_proxy(name))
+    }
+
+    fn put_service(
+        &self,
+        instead: Option<String>,
+        spec: api::ServiceSpec,
+    ) -> BoxFuture<'_, Result<api::Service, api::Error>> {
+        Box::pin(async move {
+            let put = self.parts.settings.put_service(instead, spec).await;
+            put.map(|service| topology::own_service(&self.parts.credentials.node_id(), &service))
+        })
+    }
+
+    fn remove_service(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>> {
+        Box::pin(self.parts.settings.remove_service(name))
     }
 }
 

@@ -11,7 +11,8 @@
 //!                  ▼
 //!                serve (one a session) ─▶ stream (one a flow) ─▶ egress ─▶ target
 //!  ingress (one a proxy) ─▶ open (one a flow) ─▶ session
-//!  admin (one a request)    renew    load    flow watch    history    addresses of this machine    log ─▶ events
+//!  admin (one a request) ─▶ settings ─▶ ingress, dial, driver, egress, flows
+//!  renew    load    flow watch    history    log ─▶ events
 //! ```
 //!
 //! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
@@ -25,6 +26,7 @@ mod load;
 mod measure;
 mod renew;
 mod routes;
+mod settings;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -38,7 +40,7 @@ use arc_swap::ArcSwap;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::lsdb;
 use ffmesh_core::mesh::{self, Mesh};
-use ffmesh_core::policy::Own;
+use ffmesh_core::policy::{Own, Policy};
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
 use ffmesh_core::wire::Capability;
@@ -49,9 +51,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::{self, Config, Listen};
-use crate::driver::{Driver, DriverConfig, Started};
-use crate::egress::{self, Egress, ServiceAddresses};
+use crate::config::{self, Config, Loaded};
+use crate::driver::{Driver, DriverConfig, Started, Terms};
+use crate::egress::Egress;
 use crate::events::Events;
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
 use crate::history::History;
@@ -60,7 +62,7 @@ use crate::identity::{
 };
 use crate::ingress::{BindError, Ingress, holder};
 use crate::journal::Journal;
-use crate::link::{self, Dialler, LinkContext, WantedDialler, dial_upstream, dial_wanted};
+use crate::link::{self, LinkContext, Upstreams, WantedDialler, dial_wanted};
 use crate::metrics::Counters;
 use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
@@ -70,13 +72,12 @@ use crate::store::{Store, StoreError};
 use crate::transport::{Transport, TransportError};
 
 pub use liveness::Liveness;
+use settings::{InForce, Owner, Plan, Settings};
 
 /// Events of links that may wait for the driver.
 const LINK_EVENTS: usize = 1024;
 /// New sessions that may wait to be served.
 const OPENED_SESSIONS: usize = 64;
-/// How often this machine's addresses are looked at.
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// What the other nodes are told when this one ends.
 const STOPPING: &str = "the node is shutting down";
 /// How long closed sessions have to tell so before their links are closed.
@@ -138,7 +139,6 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Node {
     parts: Arc<Parts>,
-    ingresses: JoinSet<()>,
     tasks: JoinSet<()>,
     /// Keeps other nodes out of the state directory.
     _lock: StateLock,
@@ -147,10 +147,12 @@ pub struct Node {
 /// What the admin API looks at.
 #[derive(Debug)]
 struct Parts {
-    /// The configuration in force; replaced as a whole
-    config: ArcSwap<Config>,
+    /// The file's configuration in force; replaced as a whole by `settings`
+    config: watch::Sender<Arc<Config>>,
+    /// What has come of it; the same
+    in_force: ArcSwap<InForce>,
+    settings: Settings,
     state: StateDir,
-    #[allow(dead_code)] // until something else than the history is kept in it
     store: Store,
     history: History,
     events: Events,
@@ -158,14 +160,13 @@ struct Parts {
     journal: Journal,
     started: Timestamp,
     udp: SocketAddr,
-    listening: Vec<SocketAddr>,
     admin_path: PathBuf,
     credentials: Arc<Credentials>,
     transport: Transport,
     sessions: Sessions,
     labels: Labels,
     flows: Flows,
-    diallers: Vec<Dialler>,
+    egress: Arc<Egress>,
     wanted: WantedDialler,
     counters: Arc<Counters>,
     issuer: Option<Arc<Issuer>>,
@@ -177,22 +178,25 @@ struct Parts {
 impl Node {
     /// Starts a node: binds everything first, so that what is taken is known at once, then serves. Needs a tokio
     /// runtime. `journal` is what the process logs to.
-    pub fn start(config: Config, state: StateDir, journal: Journal) -> Result<Self, StartError> {
+    pub fn start(loaded: impl Into<Loaded>, state: StateDir, journal: Journal) -> Result<Self, StartError> {
+        let loaded = loaded.into();
         let lock = state.lock()?;
         let credentials = Arc::new(Credentials::load(&state)?);
         let issuer = Issuer::load(&state)?.map(Arc::new);
         if let Some(issuer) = issuer.as_ref().filter(|_| credentials.expires() <= Timestamp::now()) {
             issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
         }
-        credentials.check(config.node_id.as_ref(), Timestamp::now())?;
+        credentials.check(loaded.config.node_id.as_ref(), Timestamp::now())?;
         let store = Store::open(&state)?;
-        let bound = Bound::bind(&config, &state)?;
-        Self::serve(config, state, store, journal, lock, credentials, issuer, bound)
+        let plan = Plan::new(&loaded.config, &store)?;
+        let bound = Bound::bind(&loaded.config, &plan, &state)?;
+        Self::serve(loaded, plan, state, store, journal, lock, credentials, issuer, bound)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what `start` has made ready")]
+    #[expect(clippy::too_many_arguments, reason = "what `start` has made, used once")]
     fn serve(
-        config: Config,
+        Loaded { config, warnings }: Loaded,
+        plan: Plan,
         state: StateDir,
         store: Store,
         journal: Journal,
@@ -210,23 +214,16 @@ impl Node {
         let epoch = state.next_epoch().map_err(|error| StartError::state(&state, error))?;
         let known_keys = Arc::new(KnownKeys::load(&state)?);
         let certificates = Certificates::new(credentials.clone(), known_keys.clone())?;
+        let terms = terms(&config, plan.services());
         let addresses = where_to_dial(&config, bound.udp_address);
         let Started { driver, linked, wanted } = Driver::start(
             DriverConfig {
                 own: credentials.node_id(),
-                max_links: config.quic.max_links as usize,
+                relay: credentials.identity().relay,
                 known_keys: known_keys.clone(),
                 certificates: certificates.clone(),
-                upstreams: upstream_costs(&config),
-                mesh: Mesh::new(
-                    mesh_config(&config, &credentials, addresses),
-                    credentials.node_id(),
-                    epoch,
-                    Box::new(RecordSigner::new(&credentials)?),
-                    Box::new(certificates.clone()),
-                    rand::random(),
-                ),
-                transit: credentials.identity().relay && config.mesh.transit,
+                mesh: mesh(&terms, &credentials, addresses, epoch, &certificates)?,
+                terms,
                 labels: labels.clone(),
                 counters: counters.clone(),
                 changes: changes.clone(),
@@ -243,6 +240,7 @@ impl Node {
             changes: changes.clone(),
         };
         let (opened, new_sessions) = mpsc::channel(OPENED_SESSIONS);
+        let (hold, hold_now) = watch::channel(config.mesh.hold);
         let sessions = Sessions::new(SessionContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
@@ -251,22 +249,24 @@ impl Node {
             epoch,
             driver,
             labels: labels.clone(),
-            hold: config.mesh.hold,
+            hold: hold_now,
             opened,
             failovers: Arc::default(),
             changes: changes.clone(),
         });
+        let (settings, commands) = settings::commands();
+        let listening = bound.proxies.0.iter().filter_map(Ingress::address).collect();
         let parts = Arc::new(Parts {
             started: Timestamp::now(),
             udp: bound.udp_address,
-            listening: bound.ingresses.iter().filter_map(Ingress::address).collect(),
             admin_path: bound.admin_path,
             credentials,
             transport,
             flows: Flows::new(flow_limits(&config), counters.clone()),
+            // Nothing, until `settings` says what.
+            egress: Arc::new(Egress::new(Policy::new(Some(Vec::new()), Vec::new(), Own::default()))),
             sessions,
             labels,
-            diallers: Dialler::for_upstreams(&config.quic.upstreams),
             wanted: WantedDialler::new(&config.quic.upstreams),
             counters,
             issuer,
@@ -277,24 +277,20 @@ impl Node {
             store,
             events: changes,
             journal,
-            config: ArcSwap::from_pointee(config),
+            in_force: ArcSwap::from_pointee(plan.in_force(listening, warnings)),
+            settings,
+            config: watch::Sender::new(Arc::new(config)),
         });
-        let own = parts.own_listeners().map_err(|error| StartError::state(&parts.state, error))?;
-        let egress =
-            Arc::new(Egress::new(egress::policy(&parts.config(), own, &ServiceAddresses::default())));
         let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
+        let upstreams = Upstreams::new(links.clone(), linked.clone());
+        let owner = Owner::start(parts.clone(), plan, bound.proxies, opening.clone(), upstreams, hold)
+            .map_err(|error| StartError::state(&parts.state, error))?;
 
-        let (mut ingresses, mut tasks) = (JoinSet::new(), JoinSet::new());
+        let mut tasks = JoinSet::new();
         tasks.spawn(accept::accept_loop(parts.clone(), links.clone()));
-        tasks.spawn(serve_sessions(parts.clone(), egress.clone(), new_sessions));
-        for dialler in &parts.diallers {
-            tasks.spawn(dial_upstream(links.clone(), dialler.clone(), linked.clone()));
-        }
+        tasks.spawn(serve_sessions(parts.clone(), new_sessions));
         tasks.spawn(dial_wanted(links, parts.wanted.clone(), wanted, linked));
-        for ingress in bound.ingresses {
-            ingresses.spawn(ingress.run(opening.clone(), parts.counters.clone()));
-        }
-        tasks.spawn(follow_addresses(parts.clone(), egress));
+        tasks.spawn(owner.run(commands));
         let flows = parts.flows.clone();
         tasks.spawn(async move { flows.watch().await });
         tasks.spawn(renew::renew(parts.clone()));
@@ -304,7 +300,7 @@ impl Node {
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         serve_admin(&mut tasks, bound.admin_socket, bound.admin_tcp, control, auth);
         parts.announce();
-        Ok(Self { parts, ingresses, tasks, _lock: lock })
+        Ok(Self { parts, tasks, _lock: lock })
     }
 
     /// The node's id.
@@ -312,9 +308,17 @@ impl Node {
         self.parts.credentials.node_id()
     }
 
-    /// TCP addresses of its proxies, in the file's order.
-    pub fn listening(&self) -> &[SocketAddr] {
-        &self.parts.listening
+    /// The configuration in force, as it is and as it changes.
+    pub fn config(&self) -> watch::Receiver<Arc<Config>> {
+        self.parts.config.subscribe()
+    }
+
+    /// Applies the configuration file again.
+    ///
+    /// # Errors
+    /// What is wrong with the file; then nothing has changed.
+    pub async fn reload(&self) -> Result<ffmesh_api::Reload, ffmesh_api::Error> {
+        self.parts.settings.reload().await
     }
 
     /// Whether this node does its work, for a watchdog.
@@ -348,7 +352,7 @@ impl Node {
         let flows_open = self.parts.flows.totals().0;
         self.parts.events.publish(ffmesh_api::Change::Drain { flows_open });
         driver.drain().await;
-        self.ingresses.shutdown().await;
+        self.parts.settings.close_proxies().await;
         let limit = self.parts.config().mesh.drain_timeout;
         let drained =
             async { tokio::join!(self.parts.flows.ended(), drain::transit_ended(&self.parts.labels)) };
@@ -372,20 +376,9 @@ impl Node {
 }
 
 impl Parts {
-    /// The configuration in force.
+    /// The file's configuration in force.
     fn config(&self) -> Arc<Config> {
-        self.config.load_full()
-    }
-
-    /// This node's own listeners, with the addresses that the machine has now.
-    fn own_listeners(&self) -> io::Result<Own> {
-        let listeners = self.listening.iter().copied().chain(self.config().admin.listen).collect();
-        let config = self.config();
-        let unix = config.proxies.iter().filter_map(|proxy| match &proxy.listen {
-            Listen::Unix(path) => Some(path.clone()),
-            Listen::Port(..) => None,
-        });
-        egress::own(listeners, &unix.chain([self.admin_path.clone()]).collect::<Vec<_>>())
+        self.config.borrow().clone()
     }
 
     fn announce(&self) {
@@ -393,15 +386,16 @@ impl Parts {
             node = %self.credentials.node_id(), mesh = %self.credentials.mesh(),
             listen = %ffmesh_udp::canonical(self.udp), accepts = self.config().quic.listen_port.is_some(), "node started"
         );
-        for proxy in self.config().proxies.iter().filter(|proxy| proxy.is_served()) {
-            tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
+        let in_force = self.in_force.load();
+        for proxy in in_force.proxies.iter().filter(|proxy| proxy.error.is_none()) {
+            tracing::info!(proxy = ?proxy.item.name, listen = %proxy.item.listen, "proxy listens");
         }
         if let Some(listen) = self.config().admin.listen {
             tracing::info!(%listen, "admin API listens; `ffmesh console` opens the console");
             admin::warn_of_clear_text(listen);
         }
         // The first, Go, FFMesh bound all interfaces: who comes from there would look for the fault elsewhere.
-        if self.listening.iter().any(|address| address.ip().is_loopback()) {
+        if in_force.listening.iter().any(|address| address.ip().is_loopback()) {
             tracing::info!(
                 "proxies on a loopback address are reachable from this machine only; \
                  `local_address` of a proxy, such as 0.0.0.0, opens it to others"
@@ -414,25 +408,24 @@ impl Parts {
 struct Bound {
     udp: Socket,
     udp_address: SocketAddr,
-    ingresses: Vec<Ingress>,
+    proxies: settings::Bound,
     admin_path: PathBuf,
     admin_socket: UnixListener,
     admin_tcp: Option<TcpListener>,
 }
 
 impl Bound {
-    fn bind(config: &Config, state: &StateDir) -> Result<Self, StartError> {
+    fn bind(config: &Config, plan: &Plan, state: &StateDir) -> Result<Self, StartError> {
         let port = config.quic.listen_port.unwrap_or(0);
         let failed = |error| StartError::Udp { port, reason: explain_udp(config, &error) };
         let udp = Socket::bind(config.quic.listen_address, port).map_err(failed)?;
         let udp_address = udp.local_addr().map_err(failed)?;
-        let ingresses = config.proxies.iter().map(Ingress::bind).filter_map(Result::transpose);
-        let ingresses = ingresses.collect::<Result<_, _>>()?;
+        let proxies = plan.bind()?;
         let admin_path = state.prepare_admin_socket()?;
         let admin_socket = admin::bind(&admin_path)
             .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
         let admin_tcp = config.admin.listen.map(admin::bind_tcp).transpose()?;
-        Ok(Self { udp, udp_address, ingresses, admin_path, admin_socket, admin_tcp })
+        Ok(Self { udp, udp_address, proxies, admin_path, admin_socket, admin_tcp })
     }
 }
 
@@ -485,11 +478,11 @@ fn serve_admin(
 }
 
 /// Serves the streams of each session in a task of its own.
-async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mpsc::Receiver<Session>) {
+async fn serve_sessions(parts: Arc<Parts>, mut sessions: mpsc::Receiver<Session>) {
     let context = ServeContext {
         sessions: parts.sessions.clone(),
         flows: parts.flows.clone(),
-        egress,
+        egress: parts.egress.clone(),
         issuer: parts.issuer.clone(),
         counters: parts.counters.clone(),
         repeats: parts.repeats.clone(),
@@ -498,27 +491,6 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
     while let Some(session) = sessions.recv().await {
         while served.try_join_next().is_some() {}
         served.spawn(serve(context.clone(), session));
-    }
-}
-
-/// Keeps the policy's picture of this machine's addresses, as what a wildcard listener listens on changes with them,
-/// and of those of its services; and tells the mesh where this node can be dialled.
-async fn follow_addresses(parts: Arc<Parts>, egress: Arc<Egress>) {
-    let (mut last, mut services) = (None, ServiceAddresses::default());
-    loop {
-        services = egress::resolve_services(&parts.config(), services).await;
-        match parts.own_listeners() {
-            Ok(own) => {
-                let new = Some((own, services.clone()));
-                if let Some((own, services)) = new.as_ref().filter(|_| new != last) {
-                    egress.set_policy(egress::policy(&parts.config(), own.clone(), services));
-                    last = new;
-                }
-            }
-            Err(error) => tracing::warn!("addresses of this machine cannot be read: {error}"),
-        }
-        parts.sessions.driver().advertise(where_to_dial(&parts.config(), parts.udp)).await;
-        tokio::time::sleep(ADDRESS_INTERVAL).await;
     }
 }
 
@@ -541,29 +513,50 @@ fn upstream_costs(config: &Config) -> BTreeMap<NodeId, u32> {
     costs
 }
 
-fn flow_limits(config: &Config) -> FlowLimits {
-    FlowLimits {
-        flows: config.quic.max_flows.into(),
-        memory: config.quic.flow_memory,
-        window: config.quic.stream_window.into(),
-    }
-}
-
-/// What this node says about itself.
-fn mesh_config(config: &Config, credentials: &Credentials, addresses: Vec<Target>) -> mesh::Config {
-    let identity = credentials.identity();
+/// What the configuration says of links and transit.
+fn terms<'a>(config: &Config, services: impl IntoIterator<Item = &'a config::Service>) -> Terms {
     let service = |service: &config::Service| lsdb::Service {
         name: service.name.clone(),
         protocol: u8::from(service.protocol == config::Protocol::Udp),
         attachment: String::new(),
     };
-    mesh::Config {
-        relay: identity.relay,
-        issuer: identity.issuer,
+    Terms {
+        max_links: config.quic.max_links as usize,
+        upstreams: upstream_costs(config),
         transit: config.mesh.transit,
         cost: config.mesh.cost.saturating_mul(1_000),
+        services: services.into_iter().map(service).collect(),
+    }
+}
+
+/// The mesh's control plane, with what this node says about itself.
+fn mesh(
+    terms: &Terms,
+    credentials: &Credentials,
+    addresses: Vec<Target>,
+    epoch: u64,
+    certificates: &Certificates,
+) -> Result<Mesh, StartError> {
+    let identity = credentials.identity();
+    let config = mesh::Config {
+        relay: identity.relay,
+        issuer: identity.issuer,
+        transit: terms.transit,
+        cost: terms.cost,
         addresses,
-        services: config.services.iter().map(service).collect(),
+        services: terms.services.clone(),
+    };
+    let signer = Box::new(RecordSigner::new(credentials)?);
+    let verifier = Box::new(certificates.clone());
+    Ok(Mesh::new(config, credentials.node_id(), epoch, signer, verifier, rand::random()))
+}
+
+/// The limits over all flows.
+fn flow_limits(config: &Config) -> FlowLimits {
+    FlowLimits {
+        flows: config.quic.max_flows.into(),
+        memory: config.quic.flow_memory,
+        window: config.quic.stream_window.into(),
     }
 }
 

@@ -10,7 +10,8 @@ use ffmesh_core::mesh::Table;
 
 use super::Parts;
 use super::routes::{ms, shown};
-use crate::config::{self, Config, Protocol};
+use super::settings::Offered;
+use crate::config::{self, Protocol};
 use crate::driver::NodeRecord;
 use crate::link::Vitals;
 
@@ -49,23 +50,25 @@ pub(super) async fn services(parts: &Parts) -> Vec<api::Service> {
         })
         .collect();
     offered.sort_by(|a, b| (&a.name, &a.node_id, &a.protocol).cmp(&(&b.name, &b.node_id, &b.protocol)));
-    let mut services = own_services(&id, &parts.config());
+    let in_force = parts.in_force.load();
+    let mut services: Vec<_> = in_force.services.iter().map(|own| own_service(&id, own)).collect();
     services.append(&mut offered);
     services
 }
 
-fn own_services(id: &NodeId, config: &Config) -> Vec<api::Service> {
-    let own = |service: &config::Service| api::Service {
+/// A service of this node.
+pub(super) fn own_service(id: &NodeId, offered: &Offered<config::Service>) -> api::Service {
+    let Offered { item: service, origin, error } = offered;
+    api::Service {
         name: service.name.clone(),
         protocol: service.protocol.to_string(),
         node_id: id.clone(),
         reachable: true,
         address: Some(service.target.to_string()),
         allow: service.allow.as_ref().map(|allow| allow.iter().map(ToString::to_string).collect()),
-        origin: Some(api::Origin::File),
-        error: None,
-    };
-    config.services.iter().map(own).collect()
+        origin: Some(*origin),
+        error: error.clone(),
+    }
 }
 
 fn offered(node: NodeId, info: NodeInfo, reachable: bool) -> impl Iterator<Item = api::Service> {

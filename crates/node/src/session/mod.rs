@@ -67,8 +67,8 @@ pub struct SessionContext {
     pub driver: Driver,
     /// The socket's labels
     pub labels: Labels,
-    /// `mesh.hold`
-    pub hold: Duration,
+    /// `mesh.hold`, as it is now
+    pub hold: watch::Receiver<Duration>,
     /// Where new sessions go, dialled and accepted
     pub opened: mpsc::Sender<Session>,
     /// Times that a session left a route that had died

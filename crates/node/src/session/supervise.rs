@@ -55,7 +55,7 @@ async fn run(
     mut steering: Steering,
     approach: &mut Approach,
 ) {
-    let mut upkeep = Upkeep::new(context.hold);
+    let mut upkeep = Upkeep::default();
     let mut retired = session.0.retired.subscribe();
     let ends = &mut approach.ends;
     let mut offered = None;
@@ -69,6 +69,7 @@ async fn run(
         };
         let next = steering.poll().await;
         let facts = Facts {
+            hold: *context.hold.borrow(),
             dialled: session.dialled(),
             has_route: has_route || steering.any_alive(),
             has_circuit: steering.has_circuit(),

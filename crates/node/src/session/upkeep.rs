@@ -16,6 +16,8 @@ const UNUSED_AFTER: Duration = Duration::from_mins(15);
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
+    /// `mesh.hold`, as it is now.
+    pub(super) hold: Duration,
     /// This node dialled it.
     pub(super) dialled: bool,
     /// Its node can be reached.
@@ -47,22 +49,17 @@ pub(super) enum Step {
     Wait(Option<Time>),
 }
 
-/// The memory of the decisions.
-#[derive(Debug)]
+/// The memory of the decisions: since when what is so has been so.
+#[derive(Debug, Default)]
 pub(super) struct Upkeep {
-    hold: Duration,
-    routeless_since: Option<Time>,
-    idle_since: Option<Time>,
+    routeless: Option<Time>,
+    idle: Option<Time>,
     /// Idle and retired
-    spare_since: Option<Time>,
-    bare_since: Option<Time>,
+    spare: Option<Time>,
+    bare: Option<Time>,
 }
 
 impl Upkeep {
-    pub(super) fn new(hold: Duration) -> Self {
-        Self { hold, routeless_since: None, idle_since: None, spare_since: None, bare_since: None }
-    }
-
     /// What to do at `now`.
     pub(super) fn step(&mut self, now: Time, facts: Facts) -> Step {
         if facts.is_stale {
@@ -70,17 +67,17 @@ impl Upkeep {
         }
         let since = |was: Option<Time>, is: bool| is.then(|| was.unwrap_or(now));
         let stranded = !facts.dialled && !facts.has_circuit;
-        self.routeless_since = since(self.routeless_since, !facts.has_route || stranded);
-        self.idle_since = since(self.idle_since, facts.is_idle);
-        self.spare_since = since(self.spare_since, facts.is_idle && facts.is_retired);
-        self.bare_since = since(self.bare_since, facts.has_route && !facts.has_circuit && facts.is_idle);
+        self.routeless = since(self.routeless, !facts.has_route || stranded);
+        self.idle = since(self.idle, facts.is_idle);
+        self.spare = since(self.spare, facts.is_idle && facts.is_retired);
+        self.bare = since(self.bare, facts.has_route && !facts.has_circuit && facts.is_idle);
         // Its dialler ends it; the other node helps where the dialler does not.
         let patience = if facts.dialled { 1 } else { 2 };
         let ends = [
-            (self.routeless_since, self.hold, Step::CloseRouteless),
-            (self.spare_since, RETIRED_LINGER * patience, Step::CloseRetired),
-            (self.idle_since, UNUSED_AFTER * patience, Step::CloseUnused),
-            (self.bare_since.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
+            (self.routeless, facts.hold, Step::CloseRouteless),
+            (self.spare, RETIRED_LINGER * patience, Step::CloseRetired),
+            (self.idle, UNUSED_AFTER * patience, Step::CloseUnused),
+            (self.bare.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
         ];
         let mut wake: Option<Time> = None;
         for (since, limit, step) in ends {
@@ -104,6 +101,7 @@ mod tests {
 
     fn healthy() -> Facts {
         Facts {
+            hold: HOLD,
             dialled: true,
             has_route: true,
             has_circuit: true,
@@ -119,12 +117,12 @@ mod tests {
 
     #[test]
     fn a_healthy_session_is_left_alone() {
-        assert_eq!(Upkeep::new(HOLD).step(at(0), healthy()), Step::Wait(None));
+        assert_eq!(Upkeep::default().step(at(0), healthy()), Step::Wait(None));
     }
 
     #[test]
     fn without_a_route_it_waits_for_the_hold() {
-        let mut upkeep = Upkeep::new(HOLD);
+        let mut upkeep = Upkeep::default();
         let facts = Facts { has_route: false, has_circuit: false, ..healthy() };
         assert_eq!(upkeep.step(at(5), facts), Step::Wait(Some(at(605))));
         assert_eq!(upkeep.step(at(604), facts), Step::Wait(Some(at(605))));
@@ -132,8 +130,19 @@ mod tests {
     }
 
     #[test]
+    fn another_hold_counts_for_sessions_that_wait_already() {
+        let mut upkeep = Upkeep::default();
+        let facts = Facts { has_route: false, has_circuit: false, ..healthy() };
+        upkeep.step(at(0), facts);
+        let longer = Facts { hold: HOLD * 2, ..facts };
+        assert_eq!(upkeep.step(at(600), longer), Step::Wait(Some(at(1200))));
+        let shorter = Facts { hold: HOLD / 2, ..facts };
+        assert_eq!(upkeep.step(at(600), shorter), Step::CloseRouteless);
+    }
+
+    #[test]
     fn a_route_that_returns_starts_the_hold_anew() {
-        let mut upkeep = Upkeep::new(HOLD);
+        let mut upkeep = Upkeep::default();
         let routeless = Facts { has_route: false, has_circuit: false, ..healthy() };
         upkeep.step(at(0), routeless);
         upkeep.step(at(599), healthy());
@@ -142,30 +151,30 @@ mod tests {
 
     #[test]
     fn an_accepted_session_without_a_circuit_is_forgotten() {
-        let mut upkeep = Upkeep::new(HOLD);
+        let mut upkeep = Upkeep::default();
         let facts = Facts { dialled: false, has_circuit: false, is_idle: true, ..healthy() };
         assert_eq!(upkeep.step(at(1), facts), Step::Wait(Some(at(61))));
         assert_eq!(upkeep.step(at(61), facts), Step::CloseForgotten);
         let busy = Facts { is_idle: false, ..facts };
-        assert_eq!(Upkeep::new(HOLD).step(at(1), busy), Step::Wait(Some(at(601))), "its flows wait");
+        assert_eq!(Upkeep::default().step(at(1), busy), Step::Wait(Some(at(601))), "its flows wait");
         let dialled = Facts { has_circuit: false, ..healthy() };
-        assert_eq!(Upkeep::new(HOLD).step(at(0), dialled), Step::Wait(None));
+        assert_eq!(Upkeep::default().step(at(0), dialled), Step::Wait(None));
     }
 
     #[test]
     fn a_retired_session_ends_after_its_last_flow_and_by_its_dialler_first() {
         let idle = Facts { is_idle: true, is_retired: true, ..healthy() };
-        let mut upkeep = Upkeep::new(HOLD);
+        let mut upkeep = Upkeep::default();
         assert_eq!(upkeep.step(at(0), idle), Step::Wait(Some(at(30))));
         assert_eq!(upkeep.step(at(30), idle), Step::CloseRetired);
         let accepted = Facts { dialled: false, ..idle };
-        assert_eq!(Upkeep::new(HOLD).step(at(0), accepted), Step::Wait(Some(at(60))));
+        assert_eq!(Upkeep::default().step(at(0), accepted), Step::Wait(Some(at(60))));
     }
 
     #[test]
     fn a_session_that_nobody_uses_ends() {
         let idle = Facts { is_idle: true, ..healthy() };
-        let mut upkeep = Upkeep::new(HOLD);
+        let mut upkeep = Upkeep::default();
         assert_eq!(upkeep.step(at(0), idle), Step::Wait(Some(at(900))));
         assert_eq!(upkeep.step(at(899), healthy()), Step::Wait(None));
         assert_eq!(upkeep.step(at(900), idle), Step::Wait(Some(at(1800))));
@@ -177,11 +186,13 @@ mod tests {
         fn it_never_wakes_in_the_past(steps in prop::collection::vec(
             (0u64..5_000_000, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()), 1..60,
         )) {
-            let mut upkeep = Upkeep::new(Duration::from_secs(3));
+            let mut upkeep = Upkeep::default();
             let mut now = Time(0);
             for (later, dialled, has_route, has_circuit, is_idle, is_retired) in steps {
                 now = Time(now.0 + later);
-                let facts = Facts { dialled, has_route, has_circuit, is_idle, is_retired, is_stale: false };
+                let hold = Duration::from_secs(3);
+                let facts =
+                    Facts { hold, dialled, has_route, has_circuit, is_idle, is_retired, is_stale: false };
                 if let Step::Wait(Some(at)) = upkeep.step(now, facts) {
                     prop_assert!(at > now);
                 }

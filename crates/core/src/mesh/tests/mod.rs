@@ -78,6 +78,32 @@ fn a_node_that_joins_appears_everywhere_with_its_services_within_two_seconds() {
 }
 
 #[test]
+fn what_a_node_and_its_links_cost_can_change_while_it_runs() {
+    let mut net = Net::ring(6, &[1], 15);
+    net.run(QUIET);
+    let path = |net: &Net, to| net.nodes[&0].table().path(&id(to));
+    let (short, long) = ([0, 1, 2].map(id).to_vec(), [0, 5, 4, 3, 2].map(id).to_vec());
+    assert_eq!(path(&net, 2), Some(short.clone()));
+    let dear = 100_000_000;
+    let link = net.link_between(0, 1).unwrap();
+    for (node, change, back) in [
+        (1, Input::SetTransit(false), Input::SetTransit(true)),
+        (1, Input::SetCost(dear), Input::SetCost(0)),
+        (0, Input::SetLinkCost(link, dear), Input::SetLinkCost(link, 0)),
+    ] {
+        net.input(node, change.clone());
+        net.run(ms(1000));
+        assert_eq!(path(&net, 2), Some(long.clone()), "{change:?}");
+        net.input(node, back);
+        net.run(ms(2000));
+        assert_eq!(path(&net, 2), Some(short.clone()), "{change:?} taken back");
+        net.run(QUIET);
+    }
+    assert_eq!(path(&net, 1), Some([0, 1].map(id).to_vec()));
+    net.check();
+}
+
+#[test]
 fn leaves_are_last_hops_only() {
     let mut net = Net::new(5);
     for node in [0, LEAF, 1, 2] {

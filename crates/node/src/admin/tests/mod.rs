@@ -162,6 +162,73 @@ impl Control for Double {
         }
         Err(api::Error::new("this node is no issuer"))
     }
+
+    fn config(&self) -> api::Config {
+        api::Config {
+            path: None,
+            applied: "2026-01-01T00:00:00Z".parse().unwrap(),
+            values: json!({ "watch": false }),
+            warnings: Vec::new(),
+            needs_restart: vec!["quic.mtu".to_owned()],
+        }
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<api::Reload, api::Error>> {
+        let problem = api::Problem {
+            file: Some("c.yaml".to_owned()),
+            line: 1,
+            column: 2,
+            key: "proxies".to_owned(),
+            message: "is a section".to_owned(),
+        };
+        let error = api::Error { problems: vec![problem], ..api::Error::new("c.yaml has a problem") };
+        Box::pin(async move { Err(error) })
+    }
+
+    fn put_proxy(
+        &self,
+        instead: Option<String>,
+        spec: api::ProxySpec,
+    ) -> BoxFuture<'_, Result<api::Proxy, api::Error>> {
+        Box::pin(async move {
+            changeable(instead.as_deref())?;
+            let proxy = json!({
+                "name": spec.name, "origin": "runtime", "protocol": "tcp", "listen": "127.0.0.1:1", "target": "b 127.0.0.1:80",
+                "error": null, "flows_open": 0, "flows_total": 0, "flows_failed": 0, "bytes_up": 0, "bytes_down": 0
+            });
+            Ok(serde_json::from_value(proxy).unwrap())
+        })
+    }
+
+    fn remove_proxy(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>> {
+        Box::pin(async move { changeable(Some(&name)) })
+    }
+
+    fn put_service(
+        &self,
+        instead: Option<String>,
+        spec: api::ServiceSpec,
+    ) -> BoxFuture<'_, Result<api::Service, api::Error>> {
+        Box::pin(async move {
+            changeable(instead.as_deref())?;
+            let service =
+                json!({ "name": spec.name, "protocol": "tcp", "node_id": "here", "reachable": true });
+            Ok(serde_json::from_value(service).unwrap())
+        })
+    }
+
+    fn remove_service(&self, name: String) -> BoxFuture<'_, Result<(), api::Error>> {
+        Box::pin(async move { changeable(Some(&name)) })
+    }
+}
+
+/// Of what it listens on and offers, only `added` was added at run time; `web` is of the file.
+fn changeable(name: Option<&str>) -> Result<(), api::Error> {
+    match name {
+        None | Some("added") => Ok(()),
+        Some("web") => Err(api::Error::new("it is of the file")),
+        Some(name) => Err(api::Error::missing(format!("nothing is called {name}"))),
+    }
 }
 
 fn known(node: NodeId) -> Result<NodeId, api::Error> {
@@ -210,12 +277,16 @@ impl Served {
     }
 
     async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let (status, body) = self.send("POST", path, body).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        let (status, body) = self.raw((head + body).as_bytes()).await;
-        (status, serde_json::from_str(&body).unwrap())
+        self.raw((head + body).as_bytes()).await
     }
 
     /// Asks for an upgraded connection and reads the reply's head.
@@ -281,6 +352,42 @@ async fn answers_each_path() {
     let request = r#"{"ttl_s":60,"uses":1,"node":null,"groups":[],"relay":true}"#;
     let (status, reply) = node.post("/api/v1/tokens", request).await;
     assert_eq!((status, &reply["token"]), (200, &json!("ffm1.x")));
+}
+
+#[tokio::test]
+async fn what_is_added_can_be_changed_and_the_file_cannot() {
+    let node = served(0);
+    for (kind, spec) in [
+        ("proxies", r#"{"name":"主 a/b","local_port":1}"#),
+        ("services", r#"{"name":"主 a/b","address":"a:1"}"#),
+    ] {
+        let all = format!("/api/v1/{kind}");
+        let (status, reply) = node.post(&all, spec).await;
+        assert_eq!((status, &reply["name"]), (201, &json!("主 a/b")));
+        assert_eq!(node.post(&all, r#"{"name":"a","local_prot":1}"#).await.0, 400);
+        for (name, put, delete) in [("added", 200, 204), ("web", 409, 409), ("nothing%20at%2Fall", 404, 404)]
+        {
+            let one = format!("{all}/{name}");
+            assert_eq!(node.send("PUT", &one, spec).await.0, put, "{one}");
+            let (status, body) = node.send("DELETE", &one, "").await;
+            assert_eq!(status, delete, "{one}");
+            assert_eq!(body.is_empty(), status == 204, "{one}: {body}");
+            if status == 404 {
+                assert!(body.contains("nothing at/all"), "{body}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_problems_is_not_to_be_processed() {
+    let node = served(0);
+    let (status, reply) = node.post("/api/v1/reload", "").await;
+    assert_eq!((status, &reply["problems"][0]["line"]), (422, &json!(1)));
+    assert!(reply.get("missing").is_none());
+    let (status, body) = node.get("/api/v1/config").await;
+    let config: api::Config = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, config.needs_restart), (200, vec!["quic.mtu".to_owned()]));
 }
 
 #[tokio::test]
