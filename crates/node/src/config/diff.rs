@@ -293,7 +293,7 @@ mod tests {
                 None => all.push((*key).to_owned()),
             }
         }
-        assert_eq!(all.len(), 25);
+        assert_eq!(all.len(), 26);
         let old = Config::default();
         for key in all {
             let (diff, applied) = old.diff(parse(&other(&key)));
