@@ -46,13 +46,17 @@ fn main() -> Outcome<()> {
         println!("cargo:rerun-if-changed={}", web.join(source).display());
     }
     let wish = env::var("FFMESH_CONSOLE").unwrap_or_default();
-    let built = if wish == "off" { Err("FFMESH_CONSOLE is off".into()) } else { build(&web, &out.join("web")) };
+    let built =
+        if wish == "off" { Err("FFMESH_CONSOLE is off".into()) } else { build(&web, &out.join("web")) };
     let (files, is_built) = match built {
         Ok(dist) => (dist, true),
         Err(error) if wish == "required" => return Err(format!("the web console: {error}").into()),
         Err(error) => {
             if wish != "off" {
-                println!("cargo:warning=this build has no web console: {}", error.to_string().replace('\n', " | "));
+                println!(
+                    "cargo:warning=this build has no web console: {}",
+                    error.to_string().replace('\n', " | ")
+                );
                 // A file that never is there: the next build tries again.
                 println!("cargo:rerun-if-changed={}", out.join("try-again").display());
             }
@@ -84,9 +88,11 @@ fn build(web: &Path, work: &Path) -> Outcome<PathBuf> {
 
 fn check_node() -> Outcome<()> {
     let how = format!("install Node {NODE} or newer with npm, then build again");
-    let output = Command::new("node").arg("--version").output().map_err(|error| format!("node: {error}; {how}"))?;
+    let output =
+        Command::new("node").arg("--version").output().map_err(|error| format!("node: {error}; {how}"))?;
     let version = String::from_utf8_lossy(&output.stdout);
-    let major = version.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let major =
+        version.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
         Some(major) if major >= NODE => Ok(()),
         _ => Err(format!("node is of version {}; {how}", version.trim()).into()),
@@ -104,7 +110,15 @@ fn install(work: &Path) -> Outcome<()> {
     // Without a network it should say so soon, not after minutes. What is only for tests stays away.
     npm(
         work,
-        &["ci", "--omit=dev", "--no-audit", "--no-fund", "--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"],
+        &[
+            "ci",
+            "--omit=dev",
+            "--no-audit",
+            "--no-fund",
+            "--prefer-offline",
+            "--fetch-retries=1",
+            "--fetch-retry-mintimeout=1000",
+        ],
     )?;
     fs::write(mark, wanted)?;
     Ok(())
@@ -163,7 +177,8 @@ fn table(directory: &Path, built: bool) -> Outcome<String> {
     let mut found = Vec::new();
     files(directory, "", &mut found)?;
     found.sort();
-    let mut source = format!("pub(crate) const BUILT: bool = {built};\npub(crate) static ASSETS: &[(&str, Asset)] = &[\n");
+    let mut source =
+        format!("pub(crate) const BUILT: bool = {built};\npub(crate) static ASSETS: &[(&str, Asset)] = &[\n");
     for (path, file) in found.iter().filter(|(path, _)| !path.ends_with(".gz")) {
         let compressed = found.iter().find(|(other, _)| *other == format!("{path}.gz"));
         let gzip = match compressed {

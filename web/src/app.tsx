@@ -187,10 +187,10 @@ function Shell() {
       <main id="main" tabIndex={-1} class={link.value === "lost" ? "stale" : ""}>
         <LostBanner />
         {now?.draining && (
-          <p class="banner warn" role="status">
+          <div class="banner warn" role="status">
             <Icon name="warn" />
-            {t("shell.draining", { flows: now.flows_open })}
-          </p>
+            <p>{t("shell.draining", { flows: now.flows_open })}</p>
+          </div>
         )}
         <View key={here} />
       </main>

@@ -67,7 +67,8 @@ mod tests {
     fn the_pages_policy_has_no_reason_to_refuse_them() {
         for path in paths().filter(|path| path.ends_with(".html")) {
             let page = std::str::from_utf8(asset(path).expect("the page").bytes).expect("text");
-            for forbidden in ["<style", " style=", "javascript:", " onload=", " onclick=", "http://", "//cdn"] {
+            for forbidden in ["<style", " style=", "javascript:", " onload=", " onclick=", "http://", "//cdn"]
+            {
                 assert!(!page.contains(forbidden), "{path} has {forbidden}");
             }
             for script in page.split("<script").skip(1) {
@@ -80,7 +81,16 @@ mod tests {
 
     #[test]
     fn nothing_but_exact_names_leads_to_a_file() {
-        for path in ["", "index.html", "/../Cargo.toml", "/assets/", "/assets/../index.html", "//index.html", "/index.html/", "/%2e%2e/"] {
+        for path in [
+            "",
+            "index.html",
+            "/../Cargo.toml",
+            "/assets/",
+            "/assets/../index.html",
+            "//index.html",
+            "/index.html/",
+            "/%2e%2e/",
+        ] {
             assert_eq!(asset(path), None, "{path}");
         }
     }

@@ -1,6 +1,7 @@
 /** Requests to the node that served this page. */
 
 import { signal } from "@preact/signals";
+import { remember, remembered } from "../i18n";
 import type { ErrorBody, Problem, Session } from "./types";
 
 const BASE = "/api/v1";
@@ -29,13 +30,21 @@ export const session = signal<"asking" | "none" | "open" | "expired">("asking");
 
 let csrf = "";
 
+/** Whether this browser ever had a session here. The cookie itself can't be seen from a script. */
+const SIGNED_IN = "ffmesh.signed_in";
+
 function opened(answer: Session): void {
   csrf = answer.csrf_token;
   session.value = "open";
+  remember(SIGNED_IN, "yes");
 }
 
 /** Looks whether the browser has a session. Throws where the node does not answer. */
 export async function findSession(): Promise<boolean> {
+  if (remembered(SIGNED_IN) !== "yes" && session.value === "asking") {
+    session.value = "none";
+    return false;
+  }
   try {
     opened(await request<Session>("GET", "/session"));
     return true;
@@ -59,6 +68,7 @@ export async function logout(): Promise<void> {
   } finally {
     csrf = "";
     session.value = "none";
+    remember(SIGNED_IN, "no");
   }
 }
 

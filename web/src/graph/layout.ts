@@ -81,6 +81,7 @@ export class Layout {
     if (first && first.fx === undefined) Object.assign(first, { x: 0, y: 0, fx: 0, fy: 0 });
     const byId = new Map(bodies.map((body) => [body.id, body]));
     for (const body of bodies) beside(body, links, byId);
+    const linked = new Set(links.flat());
     const steps = this.places.size === 0 ? STEPS : STEPS_NEW;
     return forceSimulation(bodies)
       .stop()
@@ -95,9 +96,9 @@ export class Layout {
           .distance(90),
       )
       .force("collide", forceCollide(26))
-      // Wide rather than high, as screens are.
-      .force("x", forceX(0).strength(0.04))
-      .force("y", forceY(0).strength(0.07));
+      // Wide rather than high, as screens are; what has no link is held more, or it would drift away.
+      .force("x", forceX<Body>(0).strength((body) => (linked.has(body.id) ? 0.04 : 0.16)))
+      .force("y", forceY<Body>(0).strength((body) => (linked.has(body.id) ? 0.09 : 0.2)));
   }
 }
 

@@ -82,7 +82,7 @@ function role(node: TopologyNode, self: boolean, neighbours: Set<NodeId>): Role 
 /** Neighbours that are being dialled or were lost and that the graph does not have. */
 export function missing(topology: Topology, peers: readonly Peer[] | undefined): Peer[] {
   const known = new Set(topology.nodes.map((node) => node.node_id));
-  return (peers ?? []).filter((peer) => !known.has(peer.node_id));
+  return (peers ?? []).filter((peer) => peer.state !== "up" && !known.has(peer.node_id));
 }
 
 /** The node that lies next in a direction, for the arrow keys. */
@@ -103,7 +103,9 @@ export function next(
     const [along, across] =
       direction === "ArrowLeft" ? [-dx, dy] : direction === "ArrowRight" ? [dx, dy] : direction === "ArrowUp" ? [-dy, dx] : [dy, dx];
     if (along <= 0) continue;
-    const cost = along + 2 * Math.abs(across);
+    // What lies rather to the side comes after all that lies ahead, but it can be reached.
+    const aside = Math.abs(across) > 1.5 * along ? 1e6 : 0;
+    const cost = along + 2 * Math.abs(across) + aside;
     if (cost < least) {
       least = cost;
       best = id;

@@ -41,6 +41,8 @@ export function graphOption(graph: Graph, view: View) {
         layout: "none",
         roam: true,
         draggable: true,
+        // A square of the layout is one on the screen, whatever the shape of that.
+        preserveAspect: "contain",
         scaleLimit: { min: 0.3, max: 8 },
         left: 60,
         right: 60,

@@ -28,6 +28,7 @@ export const en = {
 
   "lost.text": "The node does not answer. What you see is from",
   "lost.again": "Next attempt in {seconds} s",
+  "lost.stale": "old data",
   "lost.trying": "Trying …",
   "lost.now": "Try now",
 

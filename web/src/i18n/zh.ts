@@ -31,6 +31,7 @@ export const zh: Record<keyof typeof en, string> = {
 
   "lost.text": "节点没有应答。当前显示的数据来自",
   "lost.again": "{seconds} 秒后重试",
+  "lost.stale": "旧数据",
   "lost.trying": "正在重试…",
   "lost.now": "立即重试",
 

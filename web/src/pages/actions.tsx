@@ -15,10 +15,14 @@ export function Actions() {
     <>
       <Heading title={t("nav.actions")} />
       <div class="action-cards">
-        <MeasureCard />
-        <TokenCard />
-        <ReloadCard />
-        <DrainCard />
+        <div>
+          <MeasureCard />
+          <ReloadCard />
+          <DrainCard />
+        </div>
+        <div>
+          <TokenCard />
+        </div>
       </div>
     </>
   );

@@ -4,9 +4,10 @@ import { useMemo } from "preact/hooks";
 import type { ColumnName } from "../api/types";
 import { bytes, digits, ms, percent, rate, shown } from "../format";
 import { language, t, type Key } from "../i18n";
+import { historyError, refreshHour } from "../state/history";
 import { points, type Series } from "../state/series";
 import { Chart, type Line } from "../ui/chart";
-import { Loading } from "../ui/parts";
+import { Failure, Loading } from "../ui/parts";
 
 /** Points of a line: about one for each pixel of a wide screen. */
 const MOST_POINTS = 900;
@@ -22,6 +23,7 @@ interface Plan {
   area?: boolean;
 }
 
+const whole = (value: number) => (Number.isInteger(value) ? String(value) : digits(value));
 const perSecond = (value: number) => `${digits(value)}/s`;
 
 const PLANS: Record<Exclude<Name, "peers">, Plan> = {
@@ -47,7 +49,7 @@ const PLANS: Record<Exclude<Name, "peers">, Plan> = {
   flows: {
     title: "chart.flows",
     columns: [["flows_open", "chart.flows_open"]],
-    format: digits,
+    format: whole,
     area: true,
   },
   loss: { title: "chart.loss", columns: [["loss", "chart.mean"]], format: percent },
@@ -61,13 +63,17 @@ export function Charts({ series, span, only }: { series: Series | undefined; spa
     () => (series ? only.map((name) => ({ name, ...chart(name, series, span) })) : []),
     [series, span, lang, only.join()],
   );
-  if (!series) return <Loading />;
+  const error = historyError.value;
+  if (!series) return error ? <Failure error={error} retry={refreshHour} /> : <Loading />;
   return (
-    <div class="charts">
-      {charts.map(({ name, title, lines, format, area }) => (
-        <Chart key={name} title={title} lines={lines} format={format} area={area} span={span} end={series.end} />
-      ))}
-    </div>
+    <>
+      {error && !error.unreachable && <Failure error={error} retry={refreshHour} />}
+      <div class="charts">
+        {charts.map(({ name, title, lines, format, area }) => (
+          <Chart key={name} title={title} lines={lines} format={format} area={area} span={span} end={series.end} />
+        ))}
+      </div>
+    </>
   );
 }
 

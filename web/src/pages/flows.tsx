@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Flow, Flows } from "../api/types";
-import { bytes, count, duration, rate, shown } from "../format";
+import { bytes, count, duration, rate, shown, utc } from "../format";
 import { language, t, word } from "../i18n";
 import { flows, useResource } from "../state/resource";
 import { NodeLink } from "../ui/node";
@@ -45,8 +45,16 @@ export function FlowsPage() {
     { id: "peer", title: t("column.peer"), by: (flow) => flow.peer, cell: (flow) => <NodeLink id={flow.peer} /> },
     { id: "target", title: t("column.target"), by: (flow) => flow.target, cell: (flow) => <span class="mono">{shown(flow.target)}</span> },
     { id: "client", title: t("column.client"), by: (flow) => flow.client, cell: (flow) => <span class="mono">{flow.client ? shown(flow.client) : "–"}</span> },
-    { id: "started", title: t("column.started"), by: (flow) => flow.started, cell: (flow) => <Time at={flow.started} /> },
-    { id: "duration", title: t("column.duration"), figure: true, by: (flow) => flow.duration_ms, cell: (flow) => duration(flow.duration_ms) },
+    ...(which === "ended"
+      ? [{ id: "started", title: t("column.started"), by: (flow: Flow) => flow.started, cell: (flow: Flow) => <Time at={flow.started} /> }]
+      : []),
+    {
+      id: "duration",
+      title: t("column.duration"),
+      figure: true,
+      by: (flow) => flow.duration_ms,
+      cell: (flow) => <span title={utc(flow.started)}>{duration(flow.duration_ms)}</span>,
+    },
     { id: "up", title: t("column.up"), figure: true, by: (flow) => flow.bytes_up, cell: (flow) => bytes(flow.bytes_up) },
     { id: "down", title: t("column.down"), figure: true, by: (flow) => flow.bytes_down, cell: (flow) => bytes(flow.bytes_down) },
     ...(which === "open"

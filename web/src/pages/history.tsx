@@ -1,7 +1,8 @@
 import { useState } from "preact/hooks";
 import { t } from "../i18n";
-import { historyError, hour, refreshHour, useHour, useWeek, week } from "../state/history";
-import { Choice, Failure, Heading } from "../ui/parts";
+import { hour, refreshHour, useHour, useWeek, week } from "../state/history";
+import { peers, useResource } from "../state/resource";
+import { Choice, Heading } from "../ui/parts";
 import { Charts } from "./charts";
 
 const MINUTE = 60_000;
@@ -19,6 +20,7 @@ export function HistoryPage() {
   const [span, setSpan] = useState<Span>("1h");
   const fine = SPANS[span] <= SPANS["1h"];
   useHour();
+  useResource(peers);
   useWeek(!fine);
   const series = fine ? hour.value : week.value;
   return (
@@ -35,14 +37,11 @@ export function HistoryPage() {
         />
       </Heading>
       <p class="hint">{fine ? t("history.fine") : t("history.coarse")}</p>
-      {historyError.value && !series && <Failure error={historyError.value} retry={refreshHour} />}
-      {!(historyError.value && !series) && (
-        <Charts
-          series={series}
-          span={SPANS[span]}
-          only={["throughput", "flows", "rtt", "peers", "errors", "loss", "cpu", "memory"]}
-        />
-      )}
+      <Charts
+        series={series}
+        span={SPANS[span]}
+        only={["throughput", "flows", "rtt", "peers", "errors", "loss", "cpu", "memory"]}
+      />
     </>
   );
 }

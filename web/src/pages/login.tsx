@@ -19,10 +19,10 @@ export function Login({ expired, first }: { expired: boolean; first?: unknown })
           <h1>{t("login.title")}</h1>
         </div>
         {expired && (
-          <p class="banner warn" role="alert">
+          <div class="banner warn" role="alert">
             <Icon name="warn" />
-            {t("login.expired")}
-          </p>
+            <p>{t("login.expired")}</p>
+          </div>
         )}
         <form
           onSubmit={(event) => {

@@ -5,10 +5,13 @@ import { useEffect } from "preact/hooks";
 import { ApiError, get } from "../api/client";
 import { on, onMissed } from "../api/stream";
 import type { History } from "../api/types";
+import { peers } from "./resource";
 import { append, fromHistory, type Series } from "./series";
 
 /** Entries of the last hour at 1 s. */
 const HOUR = 3600;
+/** Neighbours are asked for every two seconds. */
+const FRESH_MS = 5000;
 /** The week is asked for again when it has a new entry. */
 const WEEK_REFRESH_MS = 60_000;
 
@@ -26,6 +29,12 @@ async function ask(step: "1s" | "1m"): Promise<void> {
   }
 }
 
+/** Those of the last answer, while someone asks for the neighbours. */
+function rtts(): Map<string, number | null | undefined> {
+  const fresh = Date.now() - peers.at.value < FRESH_MS;
+  return new Map(fresh ? peers.data.value?.map((peer) => [peer.node_id, peer.rtt_ms]) : []);
+}
+
 let users = 0;
 let stop: (() => void)[] = [];
 
@@ -35,7 +44,7 @@ function acquire(): () => void {
     void ask("1s");
     stop = [
       on("sample", (event) => {
-        if (hour.value) hour.value = append(hour.value, Date.parse(event.at), event, HOUR);
+        if (hour.value) hour.value = append(hour.value, Date.parse(event.at), event, rtts(), HOUR);
       }),
       onMissed(() => void ask("1s")),
     ];

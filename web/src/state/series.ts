@@ -19,8 +19,17 @@ export function fromHistory(history: History): Series {
   return { stepMs, end: first + (length - 1) * stepMs, columns, peers: history.peers ?? [] };
 }
 
-/** Appends one sample and keeps the last `keep` entries. What lies between is unknown: null. */
-export function append(series: Series, at: number, sample: Sample, keep: number): Series {
+/**
+ * Appends one sample, and the round trip times of single neighbours, of which samples say nothing. Keeps the last `keep`
+ * entries. What lies between is unknown: null.
+ */
+export function append(
+  series: Series,
+  at: number,
+  sample: Sample,
+  rtts: ReadonlyMap<string, number | null | undefined>,
+  keep: number,
+): Series {
   const steps = Math.round((at - series.end) / series.stepMs);
   if (steps <= 0) return series;
   const gap = Math.min(steps - 1, keep);
@@ -28,8 +37,7 @@ export function append(series: Series, at: number, sample: Sample, keep: number)
   const extend = (column: Column, value: number | null) => [...column, ...nulls, value].slice(-keep);
   const columns = {} as Record<ColumnName, Column>;
   for (const name of COLUMNS) columns[name] = extend(series.columns[name], sample[name] ?? null);
-  // Samples say nothing of single neighbours: these end where the history did.
-  const peers = series.peers.map((peer) => ({ ...peer, rtt_ms: extend(peer.rtt_ms, null) }));
+  const peers = series.peers.map((peer) => ({ ...peer, rtt_ms: extend(peer.rtt_ms, rtts.get(peer.node_id) ?? null) }));
   return { ...series, end: series.end + steps * series.stepMs, columns, peers };
 }
 

@@ -88,6 +88,11 @@ export function Chart(props: Props) {
   );
 }
 
+/** Round figures at the axis: `20 ms`, not `20.0 ms`. */
+function short(text: string): string {
+  return text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+}
+
 function lastOf(line: Line): number | null | undefined {
   return last(line.points.map((point) => point[1]));
 }
@@ -113,7 +118,7 @@ function option(props: Props, lang: string) {
       type: "value",
       min: 0,
       splitNumber: 3,
-      axisLabel: { ...label, formatter: props.format },
+      axisLabel: { ...label, formatter: (value: number) => short(props.format(value)) },
       splitLine: { lineStyle: { color: colors.line, opacity: 0.6 } },
     },
     tooltip: {

@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { ApiError } from "../api/client";
+import { link } from "../api/stream";
 import type { Problem } from "../api/types";
 import { moment, shown, utc } from "../format";
 import { language, t } from "../i18n";
@@ -33,7 +34,10 @@ export function Time({ at }: { at: string | number }) {
 export function Heading({ title, children }: { title: string; children?: ComponentChildren }) {
   return (
     <div class="heading">
-      <h1 tabIndex={-1}>{title}</h1>
+      <div class="tools">
+        <h1 tabIndex={-1}>{title}</h1>
+        {link.value === "lost" && <span class="stale-mark">{t("lost.stale")}</span>}
+      </div>
       {children && <div class="tools">{children}</div>}
     </div>
   );

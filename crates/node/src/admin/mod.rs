@@ -3,6 +3,7 @@
 //! [`bind`] makes the socket, [`serve`] answers on it, [`router`] is what it answers: the same router goes behind
 //! the authentication of the TCP listener. The node is seen through [`Control`] only.
 
+mod console;
 mod nc;
 mod routes;
 mod server;
@@ -18,6 +19,7 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use console::console;
 pub use routes::{BODY_LIMIT, BODY_TIMEOUT, router};
 pub use server::{HEAD_TIMEOUT, MAX_CONNECTIONS, serve};
 pub use socket::bind;
