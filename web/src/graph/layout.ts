@@ -97,8 +97,8 @@ export class Layout {
       )
       .force("collide", forceCollide(26))
       // Wide rather than high, as screens are; what has no link is held more, or it would drift away.
-      .force("x", forceX<Body>(0).strength((body) => (linked.has(body.id) ? 0.04 : 0.16)))
-      .force("y", forceY<Body>(0).strength((body) => (linked.has(body.id) ? 0.09 : 0.2)));
+      .force("x", forceX<Body>(0).strength((body) => (linked.has(body.id) ? 0.03 : 0.16)))
+      .force("y", forceY<Body>(0).strength((body) => (linked.has(body.id) ? 0.1 : 0.2)));
   }
 }
 

@@ -10,6 +10,8 @@ type Colors = ReturnType<typeof palette>;
 
 /** Up to here each own link carries its figures, and each node its name. */
 const FEW = 60;
+/** Beyond that nodes are drawn smaller. */
+const SMALL = 0.7;
 
 interface View {
   layout: Layout;
@@ -70,7 +72,7 @@ function nodeItem(node: GraphNode, few: boolean, view: View) {
     x: place?.x ?? 0,
     y: place?.y ?? 0,
     symbol: SYMBOLS[node.role],
-    symbolSize: SIZES[node.role] + (node.neighbour && node.role === "relay" ? 4 : 0) + (selected ? 6 : 0),
+    symbolSize: (few ? 1 : SMALL) * (SIZES[node.role] + (node.neighbour && node.role === "relay" ? 4 : 0)) + (selected ? 6 : 0),
     itemStyle: {
       color: hollow ? colors.surface : fill,
       borderColor: hollow ? colors.bad : selected ? colors.text : node.neighbour ? colors.text : colors.surface,

@@ -87,6 +87,9 @@ export function FlowsPage() {
   return (
     <>
       <Heading title={t("nav.flows")}>
+        <span class="hint" aria-live="polite">
+          {filter.trim() ? t("flows.matching", { count: count(rows.length, lang) }) : ""}
+        </span>
         <Choice
           label={t("flows.which")}
           value={which}
@@ -106,19 +109,14 @@ export function FlowsPage() {
       </Heading>
       <Loaded of={resource}>
         {() => (
-          <>
-            <p class="hint" aria-live="polite">
-              {filter.trim() ? t("flows.matching", { count: count(rows.length, lang) }) : ""}
-            </p>
-            <Table
-              key={which}
-              label={t("nav.flows")}
-              columns={columns}
-              rows={rows}
-              id={key}
-              empty={filter.trim() ? t("common.no_match") : t(which === "open" ? "flows.none_open" : "flows.none_ended")}
-            />
-          </>
+          <Table
+            key={which}
+            label={t("nav.flows")}
+            columns={columns}
+            rows={rows}
+            id={key}
+            empty={filter.trim() ? t("common.no_match") : t(which === "open" ? "flows.none_open" : "flows.none_ended")}
+          />
         )}
       </Loaded>
     </>

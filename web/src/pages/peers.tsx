@@ -47,7 +47,7 @@ export function PeersPage() {
       <Heading title={t("nav.peers")} />
       <Loaded of={resource}>
         {(list) => (
-          <Table label={t("nav.peers")} columns={columns} rows={list} id={(peer) => peer.node_id} empty={t("peers.empty")} />
+          <Table stack label={t("nav.peers")} columns={columns} rows={list} id={(peer) => peer.node_id} empty={t("peers.empty")} />
         )}
       </Loaded>
     </>

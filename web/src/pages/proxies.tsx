@@ -72,6 +72,7 @@ export function ProxiesPage() {
             <Card title={t("proxies.runtime")} class="flush">
               <p class="hint inset">{t("proxies.runtime_hint")}</p>
               <Table
+                stack
                 label={t("proxies.runtime")}
                 columns={[...columns, tools]}
                 rows={list.filter((proxy) => proxy.origin === "runtime")}
@@ -82,6 +83,7 @@ export function ProxiesPage() {
             <Card title={t("proxies.file")} class="flush">
               <p class="hint inset">{t("proxies.file_hint")}</p>
               <Table
+                stack
                 label={t("proxies.file")}
                 columns={columns}
                 rows={list.filter((proxy) => proxy.origin !== "runtime")}

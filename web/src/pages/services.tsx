@@ -100,6 +100,7 @@ export function ServicesPage() {
             <Card title={t("services.runtime")} class="flush">
               <p class="hint inset">{t("services.runtime_hint")}</p>
               <Table
+                stack
                 label={t("services.runtime")}
                 columns={[...own, tools]}
                 rows={list.filter((service) => service.origin === "runtime")}
@@ -110,6 +111,7 @@ export function ServicesPage() {
             <Card title={t("services.file")} class="flush">
               <p class="hint inset">{t("services.file_hint")}</p>
               <Table
+                stack
                 label={t("services.file")}
                 columns={own}
                 rows={list.filter((service) => service.origin === "file")}
@@ -119,6 +121,7 @@ export function ServicesPage() {
             </Card>
             <Card title={t("services.others")} class="flush">
               <Table
+                stack
                 label={t("services.others")}
                 columns={others}
                 rows={list.filter((service) => service.origin == null)}

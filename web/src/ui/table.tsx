@@ -28,6 +28,8 @@ interface Props<T> {
   order?: Order;
   empty: string;
   rowClass?: (row: T) => string;
+  /** On a phone each row is shown as a block of its own */
+  stack?: boolean;
 }
 
 export function Table<T>(props: Props<T>) {
@@ -72,13 +74,13 @@ export function Table<T>(props: Props<T>) {
     );
   return (
     <div
-      class={`table-box ${windowed ? "windowed" : ""}`}
+      class={`table-box ${windowed ? "windowed" : ""} ${props.stack ? "stack" : ""}`}
       ref={box}
       role="region"
       aria-label={props.label}
       tabIndex={0}
     >
-      <table aria-rowcount={rows.length + 1}>
+      <table role="table" aria-rowcount={rows.length + 1}>
         <thead>
           <tr aria-rowindex={1}>
             {props.columns.map((each) => {
@@ -112,9 +114,9 @@ export function Table<T>(props: Props<T>) {
         <tbody>
           {filler(from)}
           {rows.slice(from, to).map((row, index) => (
-            <tr key={props.id(row)} aria-rowindex={from + index + 2} class={props.rowClass?.(row) ?? ""}>
+            <tr key={props.id(row)} role="row" aria-rowindex={from + index + 2} class={props.rowClass?.(row) ?? ""}>
               {props.columns.map((each) => (
-                <td key={each.id} class={each.figure ? "figure" : ""}>
+                <td key={each.id} role="cell" data-title={each.title} class={each.figure ? "figure" : ""}>
                   {each.cell(row)}
                 </td>
               ))}
