@@ -109,7 +109,7 @@ describe("every page", () => {
       ["services", "No other node offers any"],
       ["flows", "No flow is open"],
       ["log", "The log is empty"],
-      ["topology", "No failover since"],
+      ["topology", "No session has left"],
       ["config", "No proxy or service was added"],
       ["actions", "This node is no issuer"],
     ] as const) {
@@ -306,7 +306,7 @@ describe("a failover", () => {
     const { page, watch } = await signedIn();
     await go(page, "topology");
     await page.locator(".graph canvas").waitFor();
-    await page.getByText("No failover since").waitFor();
+    await page.getByText("No session has left").waitFor();
     mock.world.failover();
     mock.emit({ kind: "failover", node_id: "server", from: ["client", "relay-1", "server"], to: ["client", "relay-2", "server"] });
     const row = page.locator(".failovers li.fresh");

@@ -38,7 +38,7 @@ export class Mock {
   private streams = new Set<ServerResponse>();
   private server: Server | undefined;
   private port = 0;
-  private events = 0;
+  private kept: string[] = [];
   private ticking: NodeJS.Timeout | undefined;
 
   get url(): string {
@@ -74,11 +74,10 @@ export class Mock {
   }
 
   emit(change: Change): void {
-    this.events += 1;
-    const event = { id: this.events, at: new Date().toISOString(), ...change };
-    for (const stream of this.streams) {
-      stream.write(`id: ${event.id}\nevent: ${change.kind}\ndata: ${JSON.stringify(event)}\n\n`);
-    }
+    const event = { id: this.kept.length + 1, at: new Date().toISOString(), ...change };
+    const text = `id: ${event.id}\nevent: ${change.kind}\ndata: ${JSON.stringify(event)}\n\n`;
+    this.kept.push(["sample", "log", "lagged"].includes(change.kind) ? "" : text);
+    for (const stream of this.streams) stream.write(text);
   }
 
   private tick(): void {
@@ -114,7 +113,7 @@ export class Mock {
       response.writeHead(204).end();
       return;
     }
-    if (path === "/events") return this.stream(response);
+    if (path === "/events") return this.stream(response, Number(url.searchParams.get("after") ?? this.kept.length));
     const [status, answer] = this.world.api(request.method ?? "GET", path, url.searchParams, body);
     if (status === 204) response.writeHead(204).end();
     else json(response, status, answer);
@@ -132,9 +131,9 @@ export class Mock {
     json(response, 200, session());
   }
 
-  private stream(response: ServerResponse): void {
+  private stream(response: ServerResponse, after: number): void {
     response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
-    response.write(": hello\n\n");
+    response.write(`: hello\n\n${this.kept.slice(after).join("")}`);
     this.streams.add(response);
     response.on("close", () => this.streams.delete(response));
   }

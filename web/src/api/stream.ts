@@ -38,12 +38,19 @@ let source: EventSource | undefined;
 let timer: number | undefined;
 let attempts = 0;
 let wasLive = false;
+let lastId = 0;
+/** How far the clock of this machine is ahead of the node's, ms. */
+let ahead = 0;
+
+/** What the node's clock says now, as far as its samples tell. */
+export const nodeNow = (): number => Date.now() - ahead;
 
 /** Opens the stream. It is opened again whenever it breaks, until [`close`]. */
 export function open(): void {
   close();
   link.value = lostAt.value === undefined ? "connecting" : "lost";
-  source = new EventSource("/api/v1/events", { withCredentials: true });
+  // At first those that the node has kept, too: what happened before this page was opened.
+  source = new EventSource(`/api/v1/events?after=${lastId}`, { withCredentials: true });
   source.onopen = () => {
     attempts = 0;
     lostAt.value = undefined;
@@ -92,6 +99,9 @@ function deliver(kind: Kind, data: string): void {
   } catch {
     return;
   }
+  if (event.kind === "sample") ahead = Date.now() - Date.parse(event.at);
+  // A node that was started again counts from 1: the next time all that it has kept is wanted.
+  lastId = event.id < lastId ? 0 : event.id;
   if (kind === "lagged") for (const listener of anew) listener();
   for (const listener of listeners.get(kind) ?? []) listener(event);
 }

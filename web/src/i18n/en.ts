@@ -56,7 +56,7 @@ export const en = {
   "common.no_match": "Nothing matches the filter.",
 
   "overview.events": "Last events",
-  "overview.no_events": "Nothing has happened since this page was opened.",
+  "overview.no_events": "Nothing has happened yet.",
   "overview.connected": "Connected",
   "overview.draining": "Draining",
   "overview.no_upstream": "No upstream",
@@ -164,7 +164,7 @@ export const en = {
   "topology.no_links": "No links.",
   "topology.missing": "Neighbours without a link",
   "topology.failovers": "Failovers",
-  "topology.no_failovers": "No failover since this page was opened.",
+  "topology.no_failovers": "No session has left a route that died.",
   "topology.old_path": "died",
   "topology.new_path": "now",
   "topology.no_path": "no route is left; flows wait",

@@ -59,7 +59,7 @@ export const zh: Record<keyof typeof en, string> = {
   "common.no_match": "没有符合条件的内容。",
 
   "overview.events": "最近事件",
-  "overview.no_events": "打开本页以来还没有发生任何事件。",
+  "overview.no_events": "还没有发生任何事件。",
   "overview.connected": "已连接",
   "overview.draining": "正在排空",
   "overview.no_upstream": "没有可用上游",
@@ -167,7 +167,7 @@ export const zh: Record<keyof typeof en, string> = {
   "topology.no_links": "没有链路。",
   "topology.missing": "没有链路的邻居",
   "topology.failovers": "故障切换",
-  "topology.no_failovers": "打开本页以来没有发生故障切换。",
+  "topology.no_failovers": "还没有会话离开失效的路由。",
   "topology.old_path": "失效",
   "topology.new_path": "现用",
   "topology.no_path": "没有其他路由，流在等待",

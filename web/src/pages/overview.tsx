@@ -30,7 +30,7 @@ export function Overview() {
         ) : (
           <ol class="events">
             {journal.value.slice(0, SHOWN_EVENTS).map((event) => (
-              <EventRow key={event.id} event={event} />
+              <EventRow key={`${event.id} ${event.at}`} event={event} />
             ))}
           </ol>
         )}
@@ -69,7 +69,7 @@ function Figures({ now }: { now: Status }) {
         <Figure title={t("figure.transit")} note={t("figure.circuits", { circuits: now.transit.circuits })}>
           {bytes(now.transit.bytes)}
         </Figure>
-        <Figure title={t("figure.rtt")} note={t("figure.loss", { loss: percent(now.loss) })}>
+        <Figure title={t("figure.rtt")} note={now.loss != null && t("figure.loss", { loss: percent(now.loss) })}>
           {ms(now.rtt_ms)}
         </Figure>
         <Figure title={t("figure.errors")} note={now.errors[0] && `${shown(now.errors[0].kind)}: ${count(now.errors[0].count, lang)}`}>

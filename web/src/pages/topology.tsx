@@ -1,4 +1,5 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
+import { nodeNow } from "../api/stream";
 import { GraphView } from "../graph/graph";
 import { graphOf, missing, SHOWN_MS, type GraphLink, type GraphNode } from "../graph/model";
 import { ms, percent, routeText, shown } from "../format";
@@ -16,13 +17,13 @@ const SHOWN_FAILOVERS = 50;
 
 /** The failovers of the last seconds; the page looks again when the oldest of them has been shown long enough. */
 function useRecent(): Failover[] {
-  const [now, setNow] = useState(Date.now());
+  const [now, setNow] = useState(nodeNow());
   const all = failovers.value;
   const recent = all.filter((failover) => now - Date.parse(failover.at) < SHOWN_MS);
-  useEffect(() => setNow(Date.now()), [all]);
+  useEffect(() => setNow(nodeNow()), [all]);
   useEffect(() => {
     if (recent.length === 0) return;
-    const timer = window.setTimeout(() => setNow(Date.now()), 1000);
+    const timer = window.setTimeout(() => setNow(nodeNow()), 1000);
     return () => window.clearTimeout(timer);
   }, [now, recent.length]);
   return recent;
@@ -101,7 +102,7 @@ export function TopologyPage() {
         ) : (
           <ol class="failovers">
             {failovers.value.slice(0, SHOWN_FAILOVERS).map((failover) => (
-              <li key={failover.id} class={recent.includes(failover) ? "fresh" : ""}>
+              <li key={`${failover.id} ${failover.at}`} class={recent.includes(failover) ? "fresh" : ""}>
                 <Time at={failover.at} />
                 <NodeLink id={failover.node_id} />
                 <span class="from">

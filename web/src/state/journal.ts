@@ -1,4 +1,4 @@
-/** The important events since this page was opened, newest first. */
+/** The important events that the node has kept, and those that come; newest first. */
 
 import { signal } from "@preact/signals";
 import { on } from "../api/stream";
@@ -26,13 +26,19 @@ export type Failover = Event<"failover">;
 export const journal = signal<JournalEvent[]>([]);
 export const failovers = signal<Failover[]>([]);
 
+/** An event that comes again, after the connection was lost, is no new one. */
+function added<E extends { id: number; at: string }>(events: E[], event: E): E[] {
+  if (events.some((known) => known.id === event.id && known.at === event.at)) return events;
+  return [event, ...events].slice(0, KEPT);
+}
+
 export function startJournal(): void {
   for (const kind of IMPORTANT) {
     on(kind, (event) => {
-      journal.value = [event as JournalEvent, ...journal.value].slice(0, KEPT);
+      journal.value = added(journal.value, event as JournalEvent);
     });
   }
   on("failover", (event) => {
-    failovers.value = [event, ...failovers.value].slice(0, KEPT);
+    failovers.value = added(failovers.value, event);
   });
 }
