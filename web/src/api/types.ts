@@ -132,6 +132,8 @@ export interface Proxy {
   protocol: string;
   listen: string;
   target: string;
+  /** Ends flows without a byte for this long; where the node says so */
+  idle_timeout?: string | null;
   error?: string | null;
   flows_open: number;
   flows_total: number;

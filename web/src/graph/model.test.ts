@@ -56,6 +56,12 @@ describe("the graph", () => {
     expect(mark(graph, "me", "r1")).toBe("lost");
     expect(mark(graph, "r1", "server")).toBe("lost");
   });
+  it("shows of two failovers of a session the last", () => {
+    const back = { ...failover, id: 2, from: failover.to, to: failover.from };
+    const graph = graphOf(topology, [back, failover]);
+    expect(mark(graph, "me", "r2")).toBe("lost");
+    expect(mark(graph, "me", "r1")).toBeUndefined();
+  });
   it("has no link to a node that it doesn't have", () => {
     expect(graphOf(topology, [{ ...failover, from: ["me", "gone", "server"] }]).links.length).toBe(2);
   });

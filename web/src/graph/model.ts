@@ -32,7 +32,10 @@ function edges(path: readonly NodeId[]): string[] {
   return path.slice(1).map((node, index) => keyOf(path[index] ?? node, node));
 }
 
-/** Marks what flows take, what stands ready and what has just changed. A link that died is drawn as long as its failover is. */
+/**
+ * Marks what flows take, what stands ready and what has just changed: `recent` has the failovers of the last seconds, the
+ * newest first. A link that died is drawn as long as its failover is.
+ */
 export function graphOf(topology: Topology, recent: readonly Failover[]): Graph {
   const self = topology.nodes[0]?.node_id;
   const neighbours = new Set<NodeId>();
@@ -50,8 +53,10 @@ export function graphOf(topology: Topology, recent: readonly Failover[]): Graph 
       if (path.state === "in_use" || !used.has(key)) used.set(key, path.state);
     }
   }
-  const lost = new Set(recent.flatMap((failover) => edges(failover.from)));
-  const won = new Set(recent.flatMap((failover) => edges(failover.to)));
+  // Of each session its last one: what it took before and left again is no news.
+  const latest = recent.filter((each, at) => recent.findIndex((other) => other.node_id === each.node_id) === at);
+  const lost = new Set(latest.flatMap((failover) => edges(failover.from)));
+  const won = new Set(latest.flatMap((failover) => edges(failover.to)));
   const mark = (key: string): LinkMark => {
     if (won.has(key)) return "won";
     if (lost.has(key)) return "lost";

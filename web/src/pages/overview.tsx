@@ -10,8 +10,11 @@ import { EventRow } from "../ui/event";
 import { Badge, Card, Empty, Heading, Loaded, Time, type Tone } from "../ui/parts";
 import { Charts } from "./charts";
 
+const DAY_MS = 86_400_000;
 /** Certificates renew themselves from half their life on; one that is this near its end did not. */
-const CERTIFICATE_NEAR_MS = 14 * 86_400_000;
+const CERTIFICATE_NEAR_MS = 14 * DAY_MS;
+/** One that had no longer to go when the node started is short-lived on purpose, as long as half of that is left. */
+const CERTIFICATE_SHORT_MS = 2 * DAY_MS;
 const SHOWN_EVENTS = 12;
 const HOUR_MS = 3_600_000;
 
@@ -46,6 +49,12 @@ function state(now: Status): { tone: Tone; text: string } {
   if (now.upstreams_up < now.upstreams) return { tone: "warn", text: t("overview.some_upstreams") };
   if (now.links_up === 0) return { tone: "warn", text: t("overview.alone") };
   return { tone: "good", text: t("overview.connected") };
+}
+
+/** Whether the certificate should have been renewed by now. */
+function ends(now: Status, left: number): boolean {
+  const life = Date.parse(now.certificate_expires) - Date.parse(now.started);
+  return left < CERTIFICATE_NEAR_MS && (life > CERTIFICATE_SHORT_MS || left < life / 2);
 }
 
 function Figures({ now }: { now: Status }) {
@@ -89,7 +98,7 @@ function Figures({ now }: { now: Status }) {
           {count(now.nodes_reachable, lang)}
         </Figure>
         <Figure title={t("figure.certificate")} note={<Time at={now.certificate_expires} />}>
-          {left < CERTIFICATE_NEAR_MS ? (
+          {ends(now, left) ? (
             <Badge tone={left < 0 ? "bad" : "warn"}>
               {left < 0 ? t("figure.expired") : t("figure.expires_soon", { left: duration(left) })}
             </Badge>

@@ -30,6 +30,7 @@ export const NEW_PROXY: ProxyFields = {
 /** A proxy as a spec, from the words that the API shows: `NODE ADDRESS`, `service NAME` or `NODE *`. */
 export function specOf(proxy: Proxy): ProxySpec {
   const spec: ProxySpec = { name: proxy.name, protocol: proxy.protocol };
+  if (proxy.idle_timeout) spec.idle_timeout = proxy.idle_timeout;
   if (proxy.listen.startsWith("unix:")) {
     spec.local_address = proxy.listen;
   } else {
