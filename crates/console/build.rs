@@ -179,23 +179,30 @@ fn table(directory: &Path, built: bool) -> Outcome<String> {
     found.sort();
     let mut source =
         format!("pub(crate) const BUILT: bool = {built};\npub(crate) static ASSETS: &[(&str, Asset)] = &[\n");
-    for (path, file) in found.iter().filter(|(path, _)| !path.ends_with(".gz")) {
+    for (path, file) in found.iter().filter(|(path, _)| path.rsplit('.').next() != Some("gz")) {
         let compressed = found.iter().find(|(other, _)| *other == format!("{path}.gz"));
         let gzip = match compressed {
-            Some((_, file)) => format!("Some(include_bytes!({:?}))", file.canonicalize()?),
+            Some((_, file)) => format!("Some(include_bytes!({}))", literal(file)?),
             None => "None".to_owned(),
         };
         let etag = format!("\"{:016x}\"", hash(&fs::read(file)?));
         writeln!(
             source,
-            "({path:?}, Asset {{ content_type: {:?}, etag: {etag:?}, bytes: include_bytes!({:?}), gzip: {gzip}, hashed: {} }}),",
+            "({path:?}, Asset {{ content_type: {:?}, etag: {etag:?}, bytes: include_bytes!({}), gzip: {gzip}, hashed: {} }}),",
             content_type(path),
-            file.canonicalize()?,
+            literal(file)?,
             path.starts_with("/assets/"),
         )?;
     }
     source.push_str("];\n");
     Ok(source)
+}
+
+/// A path as Rust source.
+fn literal(file: &Path) -> Outcome<String> {
+    let path = file.canonicalize()?;
+    let path = path.to_str().ok_or_else(|| format!("{} is no UTF-8", path.display()))?;
+    Ok(format!("{path:?}"))
 }
 
 fn content_type(path: &str) -> &'static str {

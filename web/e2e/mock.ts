@@ -121,8 +121,8 @@ export class Mock {
   }
 
   private login(response: ServerResponse, body: string): void {
-    const { token } = JSON.parse(body) as { token: string };
-    if (token !== TOKEN && token !== CODE) {
+    const { token, code } = JSON.parse(body) as { token?: string; code?: string };
+    if (token !== TOKEN && code !== CODE) {
       return json(response, 401, { error: "the token is wrong: it is in admin.token in the state directory" });
     }
     const id = `s${Math.random().toString(36).slice(2)}`;

@@ -72,7 +72,7 @@ export function App() {
     const code = takeCode();
     const begin = async () => {
       try {
-        if (code) await login(code);
+        if (code) await login({ code });
         else await findSession();
       } catch (error) {
         if (code) {

@@ -57,9 +57,9 @@ export async function findSession(): Promise<boolean> {
   }
 }
 
-/** Opens a session with the admin token or a one-time code. */
-export async function login(token: string): Promise<void> {
-  opened(await request<Session>("POST", "/login", { token }));
+/** Opens a session with the admin token or with a one-time code of the command line. */
+export async function login(secret: { token: string } | { code: string }): Promise<void> {
+  opened(await request<Session>("POST", "/login", secret));
 }
 
 export async function logout(): Promise<void> {

@@ -27,7 +27,7 @@ export function Login({ expired, first }: { expired: boolean; first?: unknown })
         <form
           onSubmit={(event) => {
             event.preventDefault();
-            void run(token.trim());
+            void run({ token: token.trim() });
           }}
         >
           <Field label={t("login.token")} hint={t("login.hint")}>
