@@ -15,6 +15,8 @@ const layout = new Layout();
 /** Two beats a second at most: nothing here may flash. */
 const BEAT_MS = 600;
 
+/** Narrower than this, figures beside the links would cover the nodes. */
+const WIDE_PX = 560;
 /** A pointer that moved less than this has clicked. */
 const DRAGGED_PX = 4;
 
@@ -59,7 +61,10 @@ export function GraphView({ graph, selected, onSelect }: Props) {
 
   const held = useRef<({ id: string } & Pointer) | undefined>(undefined);
   useEffect(() => {
-    if (canvas && ready && !held.current) canvas.setOption(graphOption(graph, { layout, colors: palette(), selected, beat }));
+    if (canvas && ready && !held.current) {
+      const wide = canvas.getWidth() >= WIDE_PX;
+      canvas.setOption(graphOption(graph, { layout, colors: palette(), selected, wide, beat }));
+    }
   }, [canvas, graph, selected, beat, arranged, ready, shade, lang]);
 
   const choose = useRef(onSelect);

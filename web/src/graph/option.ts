@@ -17,6 +17,8 @@ interface View {
   layout: Layout;
   colors: Colors;
   selected: string | undefined;
+  /** Whether there is room for figures beside the links */
+  wide: boolean;
   /** Alternates while a failover is shown, so that its links pulse. */
   beat: boolean;
 }
@@ -46,8 +48,8 @@ export function graphOption(graph: Graph, view: View) {
         // A square of the layout is one on the screen, whatever the shape of that.
         preserveAspect: "contain",
         scaleLimit: { min: 0.3, max: 8 },
-        left: 60,
-        right: 60,
+        left: view.wide ? 60 : 36,
+        right: view.wide ? 60 : 36,
         top: 40,
         bottom: 46,
         labelLayout: { hideOverlap: true },
@@ -109,7 +111,7 @@ function linkItem(link: GraphLink, few: boolean, view: View) {
     won: { color: colors.good, width: view.beat ? 6 : 3.5, type: "solid", opacity: 1 },
     in_use: { color: colors.accent, width: 3.5, type: "solid", opacity: 1 },
     warm: { color: colors.accent, width: 2, type: "dashed", opacity: 0.9 },
-    none: { color: colors.faint, width: link.own ? 1.8 : 1.1, type: "solid", opacity: few ? 0.9 : 0.5 },
+    none: { color: colors.faint, width: link.own ? 1.8 : 1.1, type: "solid", opacity: few ? 0.9 : 0.38 },
   } as const;
   const figures = linkText(link);
   return {
@@ -117,7 +119,7 @@ function linkItem(link: GraphLink, few: boolean, view: View) {
     target: link.b,
     lineStyle: marks[link.mark],
     label: {
-      show: figures !== "" && few && link.own,
+      show: figures !== "" && few && view.wide && link.own,
       formatter: () => figures,
       color: colors.text,
       fontSize: 10.5,

@@ -87,9 +87,6 @@ export function FlowsPage() {
   return (
     <>
       <Heading title={t("nav.flows")}>
-        <span class="hint" aria-live="polite">
-          {filter.trim() ? t("flows.matching", { count: count(rows.length, lang) }) : ""}
-        </span>
         <Choice
           label={t("flows.which")}
           value={which}
@@ -106,6 +103,9 @@ export function FlowsPage() {
           value={filter}
           onInput={(event) => setFilter(event.currentTarget.value)}
         />
+        <span class="hint" aria-live="polite">
+          {filter.trim() ? t("flows.matching", { count: count(rows.length, lang) }) : ""}
+        </span>
       </Heading>
       <Loaded of={resource}>
         {() => (
