@@ -23,7 +23,9 @@ export class Watch {
 }
 
 /** A fresh profile each time, which is gone afterwards. */
-export async function browser(options: BrowserContextOptions = {}): Promise<{ context: BrowserContext; close: () => Promise<void> }> {
+export async function browser(
+  options: BrowserContextOptions = {},
+): Promise<{ context: BrowserContext; close: () => Promise<void> }> {
   const profile = mkdtempSync(join(tmpdir(), "console-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: CHROMIUM,

@@ -6,7 +6,19 @@ import { browser, Watch } from "./browser";
 import { CODE, Mock, TOKEN } from "./mock";
 import { empty, large, nasty } from "./world";
 
-const PAGES = ["overview", "topology", "peers", "routes", "proxies", "services", "flows", "history", "log", "config", "actions"] as const;
+const PAGES = [
+  "overview",
+  "topology",
+  "peers",
+  "routes",
+  "proxies",
+  "services",
+  "flows",
+  "history",
+  "log",
+  "config",
+  "actions",
+] as const;
 
 /** What Chromium says of answers that a test has asked for. */
 const REFUSED = [/Failed to load resource/];
@@ -24,7 +36,10 @@ afterEach(async () => {
   await mock.stop();
 });
 
-async function fresh(options: BrowserContextOptions = {}, allowed: RegExp[] = []): Promise<{ page: Page; watch: Watch }> {
+async function fresh(
+  options: BrowserContextOptions = {},
+  allowed: RegExp[] = [],
+): Promise<{ page: Page; watch: Watch }> {
   const { context, close } = await browser(options);
   cleanup.push(close);
   const page = context.pages()[0] ?? (await context.newPage());
@@ -125,8 +140,21 @@ describe("every page", () => {
     await go(page, "peers");
     await page.locator("main .loading").waitFor();
     mock.delay = 0;
-    for (const path of ["/peers", "/routes", "/proxies", "/services", "/flows", "/topology", "/config", "/log", "/history"]) {
-      mock.failures.set(`GET ${path}`, { status: 503, body: { error: `no ${path} now; ask again in a minute`, problems: [] } });
+    for (const path of [
+      "/peers",
+      "/routes",
+      "/proxies",
+      "/services",
+      "/flows",
+      "/topology",
+      "/config",
+      "/log",
+      "/history",
+    ]) {
+      mock.failures.set(`GET ${path}`, {
+        status: 503,
+        body: { error: `no ${path} now; ask again in a minute`, problems: [] },
+      });
     }
     for (const name of ["routes", "proxies", "services", "flows", "topology", "config", "log", "history"]) {
       await go(page, name);
@@ -245,13 +273,18 @@ describe("what one can do", () => {
     await page.getByLabel("It may relay for others").uncheck();
     await page.getByRole("button", { name: "Make a token" }).click();
     await page.getByText("ffmesh join ffm1.").waitFor();
-    expect(mock.asked.find((line) => line.startsWith("POST /tokens"))).toContain('"groups":["dev","ops"],"relay":false');
+    expect(mock.asked.find((line) => line.startsWith("POST /tokens"))).toContain(
+      '"groups":["dev","ops"],"relay":false',
+    );
 
     await page.getByRole("button", { name: "Reload now" }).click();
     await page.getByText("proxies.web: added").waitFor();
     mock.failures.set("POST /reload", {
       status: 422,
-      body: { error: "the file was not applied", problems: [{ file: "/etc/f.yaml", line: 7, column: 5, key: "mesh.hold", message: "a duration was expected" }] },
+      body: {
+        error: "the file was not applied",
+        problems: [{ file: "/etc/f.yaml", line: 7, column: 5, key: "mesh.hold", message: "a duration was expected" }],
+      },
     });
     await page.getByRole("button", { name: "Reload now" }).click();
     await page.getByText("/etc/f.yaml:7:5").waitFor();
@@ -309,14 +342,21 @@ describe("a failover", () => {
     await page.locator(".graph canvas").waitFor();
     await page.getByText("No session has left").waitFor();
     mock.world.failover();
-    mock.emit({ kind: "failover", node_id: "server", from: ["client", "relay-1", "server"], to: ["client", "relay-2", "server"] });
+    mock.emit({
+      kind: "failover",
+      node_id: "server",
+      from: ["client", "relay-1", "server"],
+      to: ["client", "relay-2", "server"],
+    });
     const row = page.locator(".failovers li.fresh");
     await row.waitFor();
     expect(await row.innerText()).toContain("client → relay-1 → server");
     await page.getByRole("button", { name: "Table" }).click();
     expect(await page.getByRole("cell", { name: "Just lost" }).count()).toBe(2);
     expect(await page.getByRole("cell", { name: "Just taken" }).count()).toBe(2);
-    await expect.poll(() => page.locator("[aria-live=polite]").allInnerTexts(), { timeout: 8000 }).toContain("To server: client → relay-1 → server died, now client → relay-2 → server");
+    await expect
+      .poll(() => page.locator("[aria-live=polite]").allInnerTexts(), { timeout: 8000 })
+      .toContain("To server: client → relay-1 → server died, now client → relay-2 → server");
     // After a while it is history.
     await expect.poll(() => page.locator(".failovers li.fresh").count(), { timeout: 20_000 }).toBe(0);
     expect(await page.locator(".failovers li").count()).toBe(1);
@@ -384,7 +424,9 @@ describe("much", () => {
         requestAnimationFrame(frame);
       };
       requestAnimationFrame(frame);
-      new PerformanceObserver((list) => figures.tasks.push(...list.getEntries().map((entry) => entry.duration))).observe({ type: "longtask" });
+      new PerformanceObserver((list) =>
+        figures.tasks.push(...list.getEntries().map((entry) => entry.duration)),
+      ).observe({ type: "longtask" });
     });
     const end = Date.now() + seconds * 1000;
     while (Date.now() < end) await act();

@@ -10,7 +10,19 @@ import { browser, Watch } from "./browser";
 
 const FFMESH = process.env.FFMESH ?? fileURLToPath(new URL("../../target/release/ffmesh", import.meta.url));
 
-const PAGES = ["overview", "topology", "peers", "routes", "proxies", "services", "flows", "history", "log", "config", "actions"];
+const PAGES = [
+  "overview",
+  "topology",
+  "peers",
+  "routes",
+  "proxies",
+  "services",
+  "flows",
+  "history",
+  "log",
+  "config",
+  "actions",
+];
 
 interface Ready {
   web: string;
@@ -68,7 +80,11 @@ describe("the console of a node", () => {
   });
 
   it("has every page, in both languages", async () => {
-    for (const [language, title] of [["en", "Overview"], ["zh-CN", "概览"], ["en", "Overview"]] as const) {
+    for (const [language, title] of [
+      ["en", "Overview"],
+      ["zh-CN", "概览"],
+      ["en", "Overview"],
+    ] as const) {
       await page.locator("select.language").selectOption(language);
       await go("overview");
       await page.getByRole("heading", { name: title }).waitFor();
@@ -89,7 +105,9 @@ describe("the console of a node", () => {
     await go("flows");
     await expect.poll(() => page.locator("tbody tr").count()).toBeGreaterThan(0);
     await go("overview");
-    await expect.poll(() => page.locator(".figure-box").filter({ hasText: "Sent" }).locator(".value").innerText()).not.toBe("0 B");
+    await expect
+      .poll(() => page.locator(".figure-box").filter({ hasText: "Sent" }).locator(".value").innerText())
+      .not.toBe("0 B");
     expect(watch.said).toEqual([]);
   });
 
@@ -99,9 +117,14 @@ describe("the console of a node", () => {
     await page.getByRole("button", { name: "Table" }).click();
     // The relay that the flow takes now.
     const used = await expect
-      .poll(async () => (await page.getByRole("row", { name: /Flows take it/ }).allInnerTexts()).join(" "), { timeout: 15_000 })
+      .poll(async () => (await page.getByRole("row", { name: /Flows take it/ }).allInnerTexts()).join(" "), {
+        timeout: 15_000,
+      })
       .toMatch(/relay-\d/)
-      .then(async () => /relay-\d/.exec((await page.getByRole("row", { name: /Flows take it/ }).allInnerTexts()).join(" "))?.[0]);
+      .then(
+        async () =>
+          /relay-\d/.exec((await page.getByRole("row", { name: /Flows take it/ }).allInnerTexts()).join(" "))?.[0],
+      );
     const other = used === "relay-1" ? "relay-2" : "relay-1";
     await page.getByRole("button", { name: "Graph" }).click();
     type(`kill ${used}`);

@@ -10,13 +10,44 @@ const directory = process.argv[2] ?? "shots";
 const filter = process.argv[3] ?? "";
 mkdirSync(directory, { recursive: true });
 
-const PAGES = ["overview", "topology", "peers", "routes", "proxies", "services", "flows", "history", "log", "config", "actions"];
+const PAGES = [
+  "overview",
+  "topology",
+  "peers",
+  "routes",
+  "proxies",
+  "services",
+  "flows",
+  "history",
+  "log",
+  "config",
+  "actions",
+];
 const LOOKS = [
   { name: "light-en", options: { colorScheme: "light" as const } },
   { name: "dark-en", options: { colorScheme: "dark" as const } },
   { name: "light-zh", options: { colorScheme: "light" as const, locale: "zh-CN" } },
-  { name: "phone-en", options: { colorScheme: "light" as const, viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true } },
-  { name: "phone-dark-zh", options: { colorScheme: "dark" as const, locale: "zh-CN", viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true } },
+  {
+    name: "phone-en",
+    options: {
+      colorScheme: "light" as const,
+      viewport: { width: 360, height: 740 },
+      deviceScaleFactor: 2,
+      isMobile: true,
+      hasTouch: true,
+    },
+  },
+  {
+    name: "phone-dark-zh",
+    options: {
+      colorScheme: "dark" as const,
+      locale: "zh-CN",
+      viewport: { width: 360, height: 740 },
+      deviceScaleFactor: 2,
+      isMobile: true,
+      hasTouch: true,
+    },
+  },
 ];
 
 const mock = new Mock();
@@ -45,7 +76,12 @@ for (const look of LOOKS) {
     if (name === "topology") {
       await page.goto(`${mock.url}#/topology?node=server`);
       mock.world.failover();
-      mock.emit({ kind: "failover", node_id: "server", from: ["client", "relay-1", "server"], to: ["client", "relay-2", "server"] });
+      mock.emit({
+        kind: "failover",
+        node_id: "server",
+        from: ["client", "relay-1", "server"],
+        to: ["client", "relay-2", "server"],
+      });
       await page.waitForTimeout(1500);
       await page.getByRole("button", { name: /^(Trace|路径跟踪)$/ }).click();
       await page.waitForTimeout(400);

@@ -92,8 +92,22 @@ export class World {
         { a: "db", b: "server", own: false, cost_ms: 1 },
       ],
       paths: [
-        { node_id: "server", path: ["client", "relay-1", "server"], state: "in_use", rtt_ms: 21.9, loss: 0, flows_open: 14 },
-        { node_id: "server", path: ["client", "relay-2", "server"], state: "warm", rtt_ms: 38.1, loss: 0.004, flows_open: 14 },
+        {
+          node_id: "server",
+          path: ["client", "relay-1", "server"],
+          state: "in_use",
+          rtt_ms: 21.9,
+          loss: 0,
+          flows_open: 14,
+        },
+        {
+          node_id: "server",
+          path: ["client", "relay-2", "server"],
+          state: "warm",
+          rtt_ms: 38.1,
+          loss: 0.004,
+          flows_open: 14,
+        },
       ],
     };
     this.routes = [
@@ -101,14 +115,49 @@ export class World {
       { node_id: "laptop", path: [], hops: 0, state: "unreachable" },
       { node_id: "relay-1", path: ["client", "relay-1"], hops: 1, cost_ms: 6, state: "known" },
       { node_id: "relay-2", path: ["client", "relay-2"], hops: 1, cost_ms: 12, state: "known" },
-      { node_id: "server", path: ["client", "relay-1", "server"], hops: 2, cost_ms: 11, state: "in_use", rtt_ms: 21.9, loss: 0 },
-      { node_id: "server", path: ["client", "relay-2", "server"], hops: 2, cost_ms: 19, state: "warm", rtt_ms: 38.1, loss: 0.004 },
+      {
+        node_id: "server",
+        path: ["client", "relay-1", "server"],
+        hops: 2,
+        cost_ms: 11,
+        state: "in_use",
+        rtt_ms: 21.9,
+        loss: 0,
+      },
+      {
+        node_id: "server",
+        path: ["client", "relay-2", "server"],
+        hops: 2,
+        cost_ms: 19,
+        state: "warm",
+        rtt_ms: 38.1,
+        loss: 0.004,
+      },
     ];
     this.proxies = [
-      proxy("web-service", "127.0.0.1:3333", "server 127.0.0.1:80", { flows_open: 12, flows_total: 48_211, flows_failed: 3, bytes_up: 9.1e7, bytes_down: 2.4e9 }),
-      proxy("database", "127.0.0.1:5432", "db 127.0.0.1:5432", { flows_open: 2, flows_total: 812, bytes_up: 1.2e7, bytes_down: 8.8e7 }),
-      proxy("browser", "127.0.0.1:80", "server *", { protocol: "socks5", error: "port 80 of 127.0.0.1 is taken; trying again each 5 s" }),
-      proxy("ssh", "127.0.0.1:2222", "server 127.0.0.1:22", { origin: "runtime", flows_total: 4, bytes_up: 52_000, bytes_down: 311_000 }),
+      proxy("web-service", "127.0.0.1:3333", "server 127.0.0.1:80", {
+        flows_open: 12,
+        flows_total: 48_211,
+        flows_failed: 3,
+        bytes_up: 9.1e7,
+        bytes_down: 2.4e9,
+      }),
+      proxy("database", "127.0.0.1:5432", "db 127.0.0.1:5432", {
+        flows_open: 2,
+        flows_total: 812,
+        bytes_up: 1.2e7,
+        bytes_down: 8.8e7,
+      }),
+      proxy("browser", "127.0.0.1:80", "server *", {
+        protocol: "socks5",
+        error: "port 80 of 127.0.0.1 is taken; trying again each 5 s",
+      }),
+      proxy("ssh", "127.0.0.1:2222", "server 127.0.0.1:22", {
+        origin: "runtime",
+        flows_total: 4,
+        bytes_up: 52_000,
+        bytes_down: 311_000,
+      }),
     ];
     this.services = [
       service("metrics", "client", { address: "127.0.0.1:9100", allow: ["group:dev"], origin: "file" }),
@@ -125,7 +174,10 @@ export class World {
       entry(399, "INFO", "ffmesh::link", "link is up", { peer: "relay-1", address: "192.0.2.10:3334" }),
       entry(398, "INFO", "ffmesh::link", "link is up", { peer: "relay-2", address: "[2001:db8::7]:3334" }),
       entry(320, "WARN", "ffmesh::link", "link was lost", { peer: "laptop", reason: "no answer for 5 s" }),
-      entry(90, "ERROR", "ffmesh::ingress", "cannot listen", { proxy: "browser", error: "Address already in use (os error 98)" }),
+      entry(90, "ERROR", "ffmesh::ingress", "cannot listen", {
+        proxy: "browser",
+        error: "Address already in use (os error 98)",
+      }),
       entry(30, "DEBUG", "ffmesh::session", "map sent", { peer: "server", epoch: "17" }),
     ];
     this.config = {
@@ -135,17 +187,38 @@ export class World {
         node_id: "client",
         state_dir: "/var/lib/ffmesh/client",
         proxies: [
-          { name: "web-service", local_address: "127.0.0.1", local_port: 3333, protocol: "tcp", target_node_id: "server", target_address: "127.0.0.1:80" },
+          {
+            name: "web-service",
+            local_address: "127.0.0.1",
+            local_port: 3333,
+            protocol: "tcp",
+            target_node_id: "server",
+            target_address: "127.0.0.1:80",
+          },
         ],
-        services: [{ name: "metrics", address: "127.0.0.1:9100", allow: ["group:dev"], health_check: { interval: "5s" } }],
+        services: [
+          { name: "metrics", address: "127.0.0.1:9100", allow: ["group:dev"], health_check: { interval: "5s" } },
+        ],
         access: [],
-        quic: { listen_port: null, upstreams: [{ name: "upstream-1", node_id: "relay-1", address: "relay-1.example.com:3334", cost: 0 }], congestion: "auto" },
+        quic: {
+          listen_port: null,
+          upstreams: [{ name: "upstream-1", node_id: "relay-1", address: "relay-1.example.com:3334", cost: 0 }],
+          congestion: "auto",
+        },
         mesh: { transit: true, cost: 0, hold: "10m", drain_timeout: "30s" },
         admin: { listen: "127.0.0.1:9464" },
         log: { level: "info", format: "text" },
         watch: true,
       },
-      warnings: [{ file: "/etc/ffmesh/client.yaml", line: 21, column: 3, key: "mesh.cost", message: "has no effect: this node carries no transit" }],
+      warnings: [
+        {
+          file: "/etc/ffmesh/client.yaml",
+          line: 21,
+          column: 3,
+          key: "mesh.cost",
+          message: "has no effect: this node carries no transit",
+        },
+      ],
       needs_restart: ["quic.listen_port"],
     };
     this.status = {
@@ -227,7 +300,21 @@ export class World {
       return figures(Math.sin(index / (length / 14)), random(), 14);
     });
     const column = (name: keyof Sample): Column => samples.map((sample) => sample?.[name] ?? null);
-    const names: (keyof Sample)[] = ["sent", "received", "transit", "flows_open", "flows_started", "flows_failed", "errors", "failovers", "links_up", "rtt_ms", "loss", "cpu", "memory"];
+    const names: (keyof Sample)[] = [
+      "sent",
+      "received",
+      "transit",
+      "flows_open",
+      "flows_started",
+      "flows_failed",
+      "errors",
+      "failovers",
+      "links_up",
+      "rtt_ms",
+      "loss",
+      "cpu",
+      "memory",
+    ];
     return {
       step_s,
       from: ago((length - 1) * step_s),
@@ -243,11 +330,25 @@ export class World {
   failover(): void {
     this.topology.generation += 1;
     this.topology.links = this.topology.links.filter((link) => link.a !== "relay-1" && link.b !== "relay-1");
-    for (const node of this.topology.nodes) if (node.node_id === "relay-1") Object.assign(node, { reachable: false, hops: null });
+    for (const node of this.topology.nodes)
+      if (node.node_id === "relay-1") Object.assign(node, { reachable: false, hops: null });
     this.topology.paths = [
-      { node_id: "server", path: ["client", "relay-2", "server"], state: "in_use", rtt_ms: 38.1, loss: 0.004, flows_open: 14 },
+      {
+        node_id: "server",
+        path: ["client", "relay-2", "server"],
+        state: "in_use",
+        rtt_ms: 38.1,
+        loss: 0.004,
+        flows_open: 14,
+      },
     ];
-    Object.assign(this.peers[0] ?? {}, { state: "dialling", since: ago(0), rtt_ms: null, loss: null, last_error: "no answer" });
+    Object.assign(this.peers[0] ?? {}, {
+      state: "dialling",
+      since: ago(0),
+      rtt_ms: null,
+      loss: null,
+      last_error: "no answer",
+    });
     this.status.links_up = 1;
     this.status.upstreams_up = 1;
     this.status.failovers += 1;
@@ -303,9 +404,21 @@ export class World {
           },
         ];
       case "POST /tokens":
-        return [200, { token: "ffm1.k3q9", join: "ffmesh join ffm1.k3q9vt5m2nb8x7wz4r6y1pdhc0 node.yaml", expires: new Date(Date.now() + Number(input.ttl_s) * 1000).toISOString() }];
+        return [
+          200,
+          {
+            token: "ffm1.k3q9",
+            join: "ffmesh join ffm1.k3q9vt5m2nb8x7wz4r6y1pdhc0 node.yaml",
+            expires: new Date(Date.now() + Number(input.ttl_s) * 1000).toISOString(),
+          },
+        ];
       case "POST /reload": {
-        const result = { changed: ["proxies.web: added", "log.level"], needs_restart: ["quic.listen_port"], failed: [], warnings: this.config.warnings };
+        const result = {
+          changed: ["proxies.web: added", "log.level"],
+          needs_restart: ["quic.listen_port"],
+          failed: [],
+          warnings: this.config.warnings,
+        };
         this.changes.push({ kind: "reload", result });
         return [200, result];
       }
@@ -323,7 +436,8 @@ export class World {
     if (what !== "proxies" && what !== "services") return [404, { error: "no such path; the API is under /api/v1/" }];
     const list: (Proxy | Service)[] = what === "proxies" ? this.proxies : this.services;
     const at = list.findIndex((each) => each.name === name);
-    if (name !== undefined && at < 0) return [404, { error: `there is no ${what === "proxies" ? "proxy" : "service"} ${name}` }];
+    if (name !== undefined && at < 0)
+      return [404, { error: `there is no ${what === "proxies" ? "proxy" : "service"} ${name}` }];
     const kind = what === "proxies" ? "proxy" : "service";
     if (method === "DELETE") {
       list.splice(at, 1);
@@ -331,9 +445,18 @@ export class World {
       return [204, undefined];
     }
     if (input.local_port === 70_000) {
-      return [422, { error: "the proxy is not valid", problems: [{ line: 0, column: 0, key: "local_port", message: "70000 is no port: 1 to 65535 was expected" }] }];
+      return [
+        422,
+        {
+          error: "the proxy is not valid",
+          problems: [{ line: 0, column: 0, key: "local_port", message: "70000 is no port: 1 to 65535 was expected" }],
+        },
+      ];
     }
-    const made = what === "proxies" ? fromProxySpec(input as unknown as ProxySpec) : fromServiceSpec(input as unknown as ServiceSpec);
+    const made =
+      what === "proxies"
+        ? fromProxySpec(input as unknown as ProxySpec)
+        : fromServiceSpec(input as unknown as ServiceSpec);
     if (at >= 0) list[at] = made;
     else list.push(made);
     this.changes.push({ kind, name: made.name });
@@ -360,28 +483,80 @@ function figures(wave: number, random: number, flows: number): Sample {
 }
 
 function peer(node_id: string, more: Partial<Peer>): Peer {
-  return { node_id, name: null, state: "up", address: "192.0.2.10:3334", dialled: true, since: ago(399), rtt_ms: null, loss: null, groups: [], relay: false, last_error: null, ...more };
+  return {
+    node_id,
+    name: null,
+    state: "up",
+    address: "192.0.2.10:3334",
+    dialled: true,
+    since: ago(399),
+    rtt_ms: null,
+    loss: null,
+    groups: [],
+    relay: false,
+    last_error: null,
+    ...more,
+  };
 }
 
 function proxy(name: string, listen: string, target: string, more: Partial<Proxy> = {}): Proxy {
-  return { name, origin: "file", protocol: "tcp", listen, target, error: null, flows_open: 0, flows_total: 0, flows_failed: 0, bytes_up: 0, bytes_down: 0, ...more };
+  return {
+    name,
+    origin: "file",
+    protocol: "tcp",
+    listen,
+    target,
+    error: null,
+    flows_open: 0,
+    flows_total: 0,
+    flows_failed: 0,
+    bytes_up: 0,
+    bytes_down: 0,
+    ...more,
+  };
 }
 
 function service(name: string, node_id: string, more: Partial<Service> = {}): Service {
-  return { name, protocol: "tcp", node_id, reachable: true, address: null, allow: null, origin: null, error: null, ...more };
+  return {
+    name,
+    protocol: "tcp",
+    node_id,
+    reachable: true,
+    address: null,
+    allow: null,
+    origin: null,
+    error: null,
+    ...more,
+  };
 }
 
 function fromProxySpec(spec: ProxySpec): Proxy {
-  const listen = spec.local_port === undefined ? (spec.local_address ?? "") : `${spec.local_address ?? "127.0.0.1"}:${spec.local_port}`;
-  const target = spec.target_service ? `service ${spec.target_service}` : `${spec.target_node_id} ${spec.target_address ?? "*"}`;
+  const listen =
+    spec.local_port === undefined
+      ? (spec.local_address ?? "")
+      : `${spec.local_address ?? "127.0.0.1"}:${spec.local_port}`;
+  const target = spec.target_service
+    ? `service ${spec.target_service}`
+    : `${spec.target_node_id} ${spec.target_address ?? "*"}`;
   return proxy(spec.name, listen, target, { origin: "runtime", protocol: spec.protocol ?? "tcp" });
 }
 
 function fromServiceSpec(spec: ServiceSpec): Service {
-  return service(spec.name, "client", { protocol: spec.protocol ?? "tcp", address: spec.address, allow: spec.allow ?? null, origin: "runtime" });
+  return service(spec.name, "client", {
+    protocol: spec.protocol ?? "tcp",
+    address: spec.address,
+    allow: spec.allow ?? null,
+    origin: "runtime",
+  });
 }
 
-function entry(seconds: number, level: string, target: string, message: string, fields: Record<string, string>): LogEntry {
+function entry(
+  seconds: number,
+  level: string,
+  target: string,
+  message: string,
+  fields: Record<string, string>,
+): LogEntry {
   return { at: ago(seconds), level, target, message, fields };
 }
 
@@ -399,7 +574,14 @@ export function large(): World {
     if (a === b) return;
     const [first, second] = a < b ? [a, b] : [b, a];
     const own = first === "client" || second === "client";
-    links.set(`${first} ${second}`, { a: own ? "client" : first, b: own ? (first === "client" ? second : first) : second, own, cost_ms: 2 + random() * 30, rtt_ms: own ? 4 + random() * 30 : null, loss: own ? random() * 0.01 : null });
+    links.set(`${first} ${second}`, {
+      a: own ? "client" : first,
+      b: own ? (first === "client" ? second : first) : second,
+      own,
+      cost_ms: 2 + random() * 30,
+      rtt_ms: own ? 4 + random() * 30 : null,
+      loss: own ? random() * 0.01 : null,
+    });
   };
   for (const relay of relays) {
     join(relay, pick());
@@ -419,7 +601,9 @@ export function large(): World {
       ...relays.map((id) => node(id, { hops: 2, relay: true })),
     ],
     links: [...links.values()],
-    paths: [{ node_id: "relay-02", path: ["client", "relay-02"], state: "in_use", rtt_ms: 12, loss: 0, flows_open: 40 }],
+    paths: [
+      { node_id: "relay-02", path: ["client", "relay-02"], state: "in_use", rtt_ms: 12, loss: 0, flows_open: 40 },
+    ],
   };
   made.flows.open = Array.from({ length: 5000 }, (_, index) => made.flow(index));
   made.flows.ended = Array.from({ length: 1000 }, (_, index) => made.flow(10_000 + index, true));
@@ -436,7 +620,19 @@ export function empty(): World {
   made.flows = { open: [], ended: [] };
   made.log = [];
   made.topology = { generation: 0, nodes: [node("client", { hops: 0 })], links: [], paths: [] };
-  Object.assign(made.status, { links_up: 0, upstreams: 0, upstreams_up: 0, sessions: 0, nodes_known: 0, nodes_reachable: 0, rtt_ms: null, loss: null, errors: [], errors_per_minute: 0, issuer: false });
+  Object.assign(made.status, {
+    links_up: 0,
+    upstreams: 0,
+    upstreams_up: 0,
+    sessions: 0,
+    nodes_known: 0,
+    nodes_reachable: 0,
+    rtt_ms: null,
+    loss: null,
+    errors: [],
+    errors_per_minute: 0,
+    issuer: false,
+  });
   made.config.warnings = [];
   made.config.needs_restart = [];
   return made;
@@ -445,19 +641,35 @@ export function empty(): World {
 /** Every text that comes from elsewhere tries to be more than text. */
 export function nasty(): World {
   const made = new World();
-  for (const proxy of made.proxies) Object.assign(proxy, { name: `${proxy.name} ${NASTY}`, target: NASTY, error: NASTY });
-  for (const service of made.services) Object.assign(service, { name: `${service.name} ${NASTY}`, allow: [NASTY], error: NASTY, address: NASTY });
-  for (const peer of made.peers) Object.assign(peer, { node_id: `${peer.node_id}${NASTY}`, last_error: NASTY, groups: [NASTY], name: NASTY, address: NASTY });
+  for (const proxy of made.proxies)
+    Object.assign(proxy, { name: `${proxy.name} ${NASTY}`, target: NASTY, error: NASTY });
+  for (const service of made.services)
+    Object.assign(service, { name: `${service.name} ${NASTY}`, allow: [NASTY], error: NASTY, address: NASTY });
+  for (const peer of made.peers)
+    Object.assign(peer, {
+      node_id: `${peer.node_id}${NASTY}`,
+      last_error: NASTY,
+      groups: [NASTY],
+      name: NASTY,
+      address: NASTY,
+    });
   for (const route of made.routes) Object.assign(route, { path: [NASTY, `${route.node_id}${NASTY}`] });
   for (const node of made.topology.nodes) node.services = [NASTY];
   made.topology.nodes.push(node(NASTY));
   made.topology.links.push({ a: "client", b: NASTY, own: true, cost_ms: 1, rtt_ms: 1, loss: 0 });
-  for (const flow of [...made.flows.open, ...made.flows.ended]) Object.assign(flow, { proxy: NASTY, peer: NASTY, target: NASTY, client: NASTY, detail: NASTY });
+  for (const flow of [...made.flows.open, ...made.flows.ended])
+    Object.assign(flow, { proxy: NASTY, peer: NASTY, target: NASTY, client: NASTY, detail: NASTY });
   for (const line of made.log) Object.assign(line, { target: NASTY, message: NASTY, fields: { [NASTY]: NASTY } });
   made.config.values = { [NASTY]: NASTY, list: [NASTY] };
   made.config.warnings = [{ file: NASTY, line: 1, column: 1, key: NASTY, message: NASTY }];
   made.config.needs_restart = [NASTY];
   made.config.path = NASTY;
-  Object.assign(made.status, { mesh: NASTY, config: NASTY, state_dir: NASTY, listen: [NASTY], errors: [{ kind: NASTY, count: 1 }] });
+  Object.assign(made.status, {
+    mesh: NASTY,
+    config: NASTY,
+    state_dir: NASTY,
+    listen: [NASTY],
+    errors: [{ kind: NASTY, count: 1 }],
+  });
   return made;
 }

@@ -57,7 +57,11 @@ export function duration(millis: number): string {
   const seconds = millis / 1000;
   if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
-  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
+  const [days, hours, minutes] = [
+    Math.floor(whole / 86400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+  ];
   const two = (value: number) => String(value).padStart(2, "0");
   if (days > 0) return `${days} d ${hours} h`;
   if (hours > 0) return `${hours} h ${two(minutes)} min`;
@@ -76,14 +80,19 @@ export function moment(at: number | string, language: string, now = Date.now()):
 /** The same moment in UTC, for titles. */
 export function utc(at: number | string): string {
   const date = new Date(at);
-  return Number.isNaN(date.getTime()) ? "" : date.toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
+  return Number.isNaN(date.getTime())
+    ? ""
+    : date
+        .toISOString()
+        .replace("T", " ")
+        .replace(/\.\d+Z$/, " UTC");
 }
 
 /** Text from elsewhere: control characters and those that turn the direction of writing are spelt out. */
 export function shown(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g, (char) =>
-    `\\u{${char.charCodeAt(0).toString(16)}}`,
+  return text.replace(
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g,
+    (char) => `\\u{${char.charCodeAt(0).toString(16)}}`,
   );
 }
 

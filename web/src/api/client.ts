@@ -99,11 +99,7 @@ async function request<T>(method: string, path: string, body?: unknown): Promise
   const failure = (await read(answer).catch(() => undefined)) as Partial<ErrorBody> | undefined;
   // A wrong token at the login form is no end of a session.
   if (answer.status === 401 && path !== "/login" && session.value === "open") session.value = "expired";
-  throw new ApiError(
-    answer.status,
-    failure?.error ?? `${answer.status} ${answer.statusText}`,
-    failure?.problems ?? [],
-  );
+  throw new ApiError(answer.status, failure?.error ?? `${answer.status} ${answer.statusText}`, failure?.problems ?? []);
 }
 
 async function read(answer: Response): Promise<unknown> {

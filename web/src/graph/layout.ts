@@ -83,22 +83,28 @@ export class Layout {
     for (const body of bodies) beside(body, links, byId);
     const linked = new Set(links.flat());
     const steps = this.places.size === 0 ? STEPS : STEPS_NEW;
-    return forceSimulation(bodies)
-      .stop()
-      .alphaDecay(1 - Math.pow(0.001, 1 / steps))
-      .force("charge", forceManyBody().strength(-420).distanceMax(900))
-      .force(
-        "link",
-        forceLink<Body, { source: string; target: string }>(
-          links.map(([source, target]) => ({ source, target })),
+    return (
+      forceSimulation(bodies)
+        .stop()
+        .alphaDecay(1 - Math.pow(0.001, 1 / steps))
+        .force("charge", forceManyBody().strength(-420).distanceMax(900))
+        .force(
+          "link",
+          forceLink<Body, { source: string; target: string }>(links.map(([source, target]) => ({ source, target })))
+            .id((body) => body.id)
+            .distance(90),
         )
-          .id((body) => body.id)
-          .distance(90),
-      )
-      .force("collide", forceCollide(26))
-      // Wide rather than high, as screens are; what has no link is held more, or it would drift away.
-      .force("x", forceX<Body>(0).strength((body) => (linked.has(body.id) ? 0.03 : 0.16)))
-      .force("y", forceY<Body>(0).strength((body) => (linked.has(body.id) ? 0.1 : 0.2)));
+        .force("collide", forceCollide(26))
+        // Wide rather than high, as screens are; what has no link is held more, or it would drift away.
+        .force(
+          "x",
+          forceX<Body>(0).strength((body) => (linked.has(body.id) ? 0.03 : 0.16)),
+        )
+        .force(
+          "y",
+          forceY<Body>(0).strength((body) => (linked.has(body.id) ? 0.1 : 0.2)),
+        )
+    );
   }
 }
 

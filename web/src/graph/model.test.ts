@@ -67,12 +67,22 @@ describe("the graph", () => {
   });
   it("knows which neighbours it lacks", () => {
     const peer = { state: "dialling" as const, dialled: true, since: "", groups: [], relay: false };
-    expect(missing(topology, [{ ...peer, node_id: "new" }, { ...peer, node_id: "r1" }]).map((peer) => peer.node_id)).toEqual(["new"]);
+    expect(
+      missing(topology, [
+        { ...peer, node_id: "new" },
+        { ...peer, node_id: "r1" },
+      ]).map((peer) => peer.node_id),
+    ).toEqual(["new"]);
   });
 });
 
 it("arrow keys go to what lies that way", () => {
-  const places: Record<string, { x: number; y: number }> = { a: { x: 0, y: 0 }, b: { x: 10, y: 1 }, c: { x: 4, y: 30 }, d: { x: -5, y: 0 } };
+  const places: Record<string, { x: number; y: number }> = {
+    a: { x: 0, y: 0 },
+    b: { x: 10, y: 1 },
+    c: { x: 4, y: 30 },
+    d: { x: -5, y: 0 },
+  };
   const go = (direction: Parameters<typeof next>[1]) => next("a", direction, Object.keys(places), (id) => places[id]);
   expect(go("ArrowRight")).toBe("b");
   expect(go("ArrowLeft")).toBe("d");

@@ -106,7 +106,13 @@ export function next(
     if (!there || id === from) continue;
     const [dx, dy] = [there.x - start.x, there.y - start.y];
     const [along, across] =
-      direction === "ArrowLeft" ? [-dx, dy] : direction === "ArrowRight" ? [dx, dy] : direction === "ArrowUp" ? [-dy, dx] : [dy, dx];
+      direction === "ArrowLeft"
+        ? [-dx, dy]
+        : direction === "ArrowRight"
+          ? [dx, dy]
+          : direction === "ArrowUp"
+            ? [-dy, dx]
+            : [dy, dx];
     if (along <= 0) continue;
     // What lies rather to the side comes after all that lies ahead, but it can be reached.
     const aside = Math.abs(across) > 1.5 * along ? 1e6 : 0;

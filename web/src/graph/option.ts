@@ -24,7 +24,13 @@ interface View {
 }
 
 const SIZES = { self: 24, relay: 18, neighbour: 16, node: 13, unreachable: 14 } as const;
-const SYMBOLS = { self: "roundRect", relay: "diamond", neighbour: "circle", node: "circle", unreachable: "circle" } as const;
+const SYMBOLS = {
+  self: "roundRect",
+  relay: "diamond",
+  neighbour: "circle",
+  node: "circle",
+  unreachable: "circle",
+} as const;
 
 export function graphOption(graph: Graph, view: View) {
   const few = graph.nodes.length <= FEW;
@@ -74,7 +80,8 @@ function nodeItem(node: GraphNode, few: boolean, view: View) {
     x: place?.x ?? 0,
     y: place?.y ?? 0,
     symbol: SYMBOLS[node.role],
-    symbolSize: (few ? 1 : SMALL) * (SIZES[node.role] + (node.neighbour && node.role === "relay" ? 4 : 0)) + (selected ? 6 : 0),
+    symbolSize:
+      (few ? 1 : SMALL) * (SIZES[node.role] + (node.neighbour && node.role === "relay" ? 4 : 0)) + (selected ? 6 : 0),
     itemStyle: {
       color: hollow ? colors.surface : fill,
       borderColor: hollow ? colors.bad : selected ? colors.text : node.neighbour ? colors.text : colors.surface,
@@ -91,7 +98,8 @@ function nodeItem(node: GraphNode, few: boolean, view: View) {
       fontWeight: node.role === "self" || selected ? "bold" : "normal",
       textBorderColor: colors.surface,
       textBorderWidth: 3,
-      formatter: () => `${hollow ? "✕ " : ""}${plain(node.node_id)}${node.draining ? ` (${t("topology.draining")})` : ""}`,
+      formatter: () =>
+        `${hollow ? "✕ " : ""}${plain(node.node_id)}${node.draining ? ` (${t("topology.draining")})` : ""}`,
     },
     tooltip: { formatter: () => nodeText(node) },
   };

@@ -151,7 +151,8 @@ export const en = {
   "topology.graph": "Graph",
   "topology.table": "Table",
   "topology.graph_label": "Graph of the mesh: {nodes} nodes, {links} links",
-  "topology.keys": "Arrow keys go from node to node, Home goes to this node, Esc ends the selection. The table view shows the same.",
+  "topology.keys":
+    "Arrow keys go from node to node, Home goes to this node, Esc ends the selection. The table view shows the same.",
   "topology.arrange": "Lay out anew",
   "topology.legend": "Legend",
   "topology.is_neighbour": "Neighbour",
@@ -339,7 +340,8 @@ export const en = {
   "config.applied": "Applied",
   "config.no_file": "none; the node runs without a file",
   "config.needs_restart": "Needs a restart",
-  "config.needs_restart_text": "The file has new values for these keys. The old ones are in force until the node is restarted.",
+  "config.needs_restart_text":
+    "The file has new values for these keys. The old ones are in force until the node is restarted.",
   "config.warnings": "Warnings",
   "config.runtime": "Added at run time",
   "config.no_runtime": "No proxy or service was added at run time.",
@@ -369,16 +371,19 @@ export const en = {
   "actions.copy_join": "Copy the command",
   "actions.copy_token": "Copy the token",
   "actions.reload": "Reload the configuration",
-  "actions.reload_hint": "Applies the file again without touching flows that the change does not concern. A file with problems changes nothing.",
+  "actions.reload_hint":
+    "Applies the file again without touching flows that the change does not concern. A file with problems changes nothing.",
   "actions.reload_now": "Reload now",
   "actions.nothing_changed": "Applied; nothing has changed",
   "actions.reloaded": "Applied",
   "actions.changed": "Changed",
   "actions.failed": "Could not be done",
   "actions.drain": "Drain this node",
-  "actions.drain_hint": "The node takes no new flows and ends when the open ones have, at the latest after the drain timeout.",
+  "actions.drain_hint":
+    "The node takes no new flows and ends when the open ones have, at the latest after the drain timeout.",
   "actions.drain_now": "Drain",
   "actions.drain_title": "Drain this node?",
-  "actions.drain_text": "It refuses new flows and ends when the open ones have (now {flows}). This can't be taken back, and this console ends with it.",
+  "actions.drain_text":
+    "It refuses new flows and ends when the open ones have (now {flows}). This can't be taken back, and this console ends with it.",
   "actions.drain_begun": "Draining, for at most {seconds} s. Open flows: {flows}.",
 } as const;

@@ -13,7 +13,10 @@ const words: Record<Language, Record<Key, string>> = { en, "zh-CN": zh };
 function first(): Language {
   const stored = remembered(STORED);
   if (stored === "en" || stored === "zh-CN") return stored;
-  return navigator.languages.find((tag) => /^(en|zh)\b/i.test(tag))?.toLowerCase().startsWith("zh")
+  return navigator.languages
+    .find((tag) => /^(en|zh)\b/i.test(tag))
+    ?.toLowerCase()
+    .startsWith("zh")
     ? "zh-CN"
     : "en";
 }

@@ -35,10 +35,16 @@ describe("the words", () => {
   });
   it("of beginnings each begin something", () => {
     expect(prefixes.length).toBeGreaterThan(5);
-    for (const prefix of prefixes) expect(Object.keys(en).some((key) => key.startsWith(prefix)), prefix).toBe(true);
+    for (const prefix of prefixes)
+      expect(
+        Object.keys(en).some((key) => key.startsWith(prefix)),
+        prefix,
+      ).toBe(true);
   });
   it("are Chinese in Chinese", () => {
-    const foreign = Object.entries(zh).filter(([, words]) => !/[\u4e00-\u9fff]/.test(words)).map(([key]) => key);
+    const foreign = Object.entries(zh)
+      .filter(([, words]) => !/[\u4e00-\u9fff]/.test(words))
+      .map(([key]) => key);
     expect(foreign).toEqual(["event.peer", "measure.ping"]);
   });
 });

@@ -38,10 +38,24 @@ function MeasureCard() {
       <p class="hint">{t("actions.measure_hint")}</p>
       <div class="columns">
         <Field label={t("column.node")}>
-          <input type="text" name="node" list="mesh-nodes" spellcheck={false} autocomplete="off" value={node} onInput={(event) => setNode(event.currentTarget.value)} />
+          <input
+            type="text"
+            name="node"
+            list="mesh-nodes"
+            spellcheck={false}
+            autocomplete="off"
+            value={node}
+            onInput={(event) => setNode(event.currentTarget.value)}
+          />
         </Field>
         <Field label={t("actions.seconds")}>
-          <input type="number" min={1} max={30} value={seconds} onInput={(event) => setSeconds(Number(event.currentTarget.value) || 3)} />
+          <input
+            type="number"
+            min={1}
+            max={30}
+            value={seconds}
+            onInput={(event) => setSeconds(Number(event.currentTarget.value) || 3)}
+          />
         </Field>
       </div>
       <datalist id="mesh-nodes">
@@ -86,8 +100,20 @@ function TokenCard() {
         <div class="columns">
           <Field label={t("actions.ttl")}>
             <span class="joined">
-              <input type="number" name="ttl" min={1} max={8760} required value={amount} onInput={(event) => setAmount(Number(event.currentTarget.value))} />
-              <select aria-label={t("actions.unit")} value={unit} onChange={(event) => setUnit(event.currentTarget.value as keyof typeof UNITS)}>
+              <input
+                type="number"
+                name="ttl"
+                min={1}
+                max={8760}
+                required
+                value={amount}
+                onInput={(event) => setAmount(Number(event.currentTarget.value))}
+              />
+              <select
+                aria-label={t("actions.unit")}
+                value={unit}
+                onChange={(event) => setUnit(event.currentTarget.value as keyof typeof UNITS)}
+              >
                 {(Object.keys(UNITS) as (keyof typeof UNITS)[]).map((name) => (
                   <option key={name} value={name}>
                     {t(`unit.${name}`)}
@@ -97,17 +123,41 @@ function TokenCard() {
             </span>
           </Field>
           <Field label={t("actions.uses")}>
-            <input type="number" name="uses" min={1} required value={uses} onInput={(event) => setUses(Number(event.currentTarget.value))} />
+            <input
+              type="number"
+              name="uses"
+              min={1}
+              required
+              value={uses}
+              onInput={(event) => setUses(Number(event.currentTarget.value))}
+            />
           </Field>
           <Field label={t("actions.only_node")} hint={t("actions.only_node_hint")}>
-            <input type="text" name="node" spellcheck={false} value={node} onInput={(event) => setNode(event.currentTarget.value)} />
+            <input
+              type="text"
+              name="node"
+              spellcheck={false}
+              value={node}
+              onInput={(event) => setNode(event.currentTarget.value)}
+            />
           </Field>
           <Field label={t("column.groups")} hint={t("actions.groups_hint")}>
-            <input type="text" name="groups" spellcheck={false} value={groups} onInput={(event) => setGroups(event.currentTarget.value)} />
+            <input
+              type="text"
+              name="groups"
+              spellcheck={false}
+              value={groups}
+              onInput={(event) => setGroups(event.currentTarget.value)}
+            />
           </Field>
         </div>
         <label class="check">
-          <input type="checkbox" name="relay" checked={relay} onChange={(event) => setRelay(event.currentTarget.checked)} />
+          <input
+            type="checkbox"
+            name="relay"
+            checked={relay}
+            onChange={(event) => setRelay(event.currentTarget.checked)}
+          />
           {t("actions.relay")}
         </label>
         {error && <Failure error={error} />}

@@ -43,10 +43,27 @@ export function FlowsPage() {
     { id: "proxy", title: t("column.proxy"), by: (flow) => flow.proxy, cell: (flow) => <b>{shown(flow.proxy)}</b> },
     { id: "role", title: t("column.role"), by: (flow) => flow.role, cell: (flow) => t(`flow.${flow.role}`) },
     { id: "peer", title: t("column.peer"), by: (flow) => flow.peer, cell: (flow) => <NodeLink id={flow.peer} /> },
-    { id: "target", title: t("column.target"), by: (flow) => flow.target, cell: (flow) => <span class="mono">{shown(flow.target)}</span> },
-    { id: "client", title: t("column.client"), by: (flow) => flow.client, cell: (flow) => <span class="mono">{flow.client ? shown(flow.client) : "–"}</span> },
+    {
+      id: "target",
+      title: t("column.target"),
+      by: (flow) => flow.target,
+      cell: (flow) => <span class="mono">{shown(flow.target)}</span>,
+    },
+    {
+      id: "client",
+      title: t("column.client"),
+      by: (flow) => flow.client,
+      cell: (flow) => <span class="mono">{flow.client ? shown(flow.client) : "–"}</span>,
+    },
     ...(which === "ended"
-      ? [{ id: "started", title: t("column.started"), by: (flow: Flow) => flow.started, cell: (flow: Flow) => <Time at={flow.started} /> }]
+      ? [
+          {
+            id: "started",
+            title: t("column.started"),
+            by: (flow: Flow) => flow.started,
+            cell: (flow: Flow) => <Time at={flow.started} />,
+          },
+        ]
       : []),
     {
       id: "duration",
@@ -55,18 +72,44 @@ export function FlowsPage() {
       by: (flow) => flow.duration_ms,
       cell: (flow) => <span title={utc(flow.started)}>{duration(flow.duration_ms)}</span>,
     },
-    { id: "up", title: t("column.up"), figure: true, by: (flow) => flow.bytes_up, cell: (flow) => bytes(flow.bytes_up) },
-    { id: "down", title: t("column.down"), figure: true, by: (flow) => flow.bytes_down, cell: (flow) => bytes(flow.bytes_down) },
+    {
+      id: "up",
+      title: t("column.up"),
+      figure: true,
+      by: (flow) => flow.bytes_up,
+      cell: (flow) => bytes(flow.bytes_up),
+    },
+    {
+      id: "down",
+      title: t("column.down"),
+      figure: true,
+      by: (flow) => flow.bytes_down,
+      cell: (flow) => bytes(flow.bytes_down),
+    },
     ...(which === "open"
       ? [
-          { id: "rate_up", title: t("column.rate_up"), figure: true, by: (flow: Flow) => figures(flow)?.up, cell: (flow: Flow) => rate(figures(flow)?.up) },
-          { id: "rate_down", title: t("column.rate_down"), figure: true, by: (flow: Flow) => figures(flow)?.down, cell: (flow: Flow) => rate(figures(flow)?.down) },
+          {
+            id: "rate_up",
+            title: t("column.rate_up"),
+            figure: true,
+            by: (flow: Flow) => figures(flow)?.up,
+            cell: (flow: Flow) => rate(figures(flow)?.up),
+          },
+          {
+            id: "rate_down",
+            title: t("column.rate_down"),
+            figure: true,
+            by: (flow: Flow) => figures(flow)?.down,
+            cell: (flow: Flow) => rate(figures(flow)?.down),
+          },
           {
             id: "connected",
             title: t("column.state"),
             by: (flow: Flow) => flow.connected,
             cell: (flow: Flow) => (
-              <Badge tone={flow.connected ? "good" : "warn"}>{flow.connected ? t("flow.connected") : t("flow.connecting")}</Badge>
+              <Badge tone={flow.connected ? "good" : "warn"}>
+                {flow.connected ? t("flow.connected") : t("flow.connecting")}
+              </Badge>
             ),
           },
         ]

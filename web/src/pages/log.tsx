@@ -29,10 +29,7 @@ export function LogPage() {
   const wanted = text.trim().toLowerCase();
   const least = LEVELS.indexOf(level);
   const rows = useMemo(
-    () =>
-      all?.filter(
-        (line) => LEVELS.indexOf(line.level as Level) <= least && (wanted === "" || has(line, wanted)),
-      ),
+    () => all?.filter((line) => LEVELS.indexOf(line.level as Level) <= least && (wanted === "" || has(line, wanted))),
     [all, least, wanted],
   );
   useEffect(() => {
@@ -59,7 +56,11 @@ export function LogPage() {
           value={text}
           onInput={(event) => setText(event.currentTarget.value)}
         />
-        <button type="button" aria-pressed={held !== undefined} onClick={() => setHeld(held ? undefined : (lines.value ?? []))}>
+        <button
+          type="button"
+          aria-pressed={held !== undefined}
+          onClick={() => setHeld(held ? undefined : (lines.value ?? []))}
+        >
           {held ? t("log.resume") : t("log.pause")}
         </button>
       </Heading>

@@ -81,13 +81,24 @@ function Figures({ now }: { now: Status }) {
         <Figure title={t("figure.rtt")} note={now.loss != null && t("figure.loss", { loss: percent(now.loss) })}>
           {ms(now.rtt_ms)}
         </Figure>
-        <Figure title={t("figure.errors")} note={now.errors[0] && `${shown(now.errors[0].kind)}: ${count(now.errors[0].count, lang)}`}>
+        <Figure
+          title={t("figure.errors")}
+          note={now.errors[0] && `${shown(now.errors[0].kind)}: ${count(now.errors[0].count, lang)}`}
+        >
           {count(now.errors_per_minute, lang)}
         </Figure>
-        <Figure title={t("figure.flows")} href={href("flows")} note={t("figure.flows_total", { flows: count(now.flows_total, lang) })}>
+        <Figure
+          title={t("figure.flows")}
+          href={href("flows")}
+          note={t("figure.flows_total", { flows: count(now.flows_total, lang) })}
+        >
           {count(now.flows_open, lang)}
         </Figure>
-        <Figure title={t("figure.failovers")} href={href("topology")} note={t("figure.sessions", { sessions: now.sessions })}>
+        <Figure
+          title={t("figure.failovers")}
+          href={href("topology")}
+          note={t("figure.sessions", { sessions: now.sessions })}
+        >
           {count(now.failovers, lang)}
         </Figure>
         <Figure
@@ -130,7 +141,12 @@ function Figures({ now }: { now: Status }) {
   );
 }
 
-function Figure(props: { title: string; note?: preact.ComponentChildren; href?: string; children: preact.ComponentChildren }) {
+function Figure(props: {
+  title: string;
+  note?: preact.ComponentChildren;
+  href?: string;
+  children: preact.ComponentChildren;
+}) {
   return (
     <div class="figure-box">
       <dt>{props.href ? <a href={props.href}>{props.title}</a> : props.title}</dt>

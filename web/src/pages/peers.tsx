@@ -33,8 +33,18 @@ export function PeersPage() {
       by: (peer) => peer.dialled,
       cell: (peer) => (peer.dialled ? t("peers.from_here") : t("peers.from_there")),
     },
-    { id: "name", title: t("column.upstream"), by: (peer) => peer.name, cell: (peer) => (peer.name ? shown(peer.name) : "–") },
-    { id: "relay", title: t("column.relay"), by: (peer) => peer.relay, cell: (peer) => (peer.relay ? t("common.yes") : t("common.no")) },
+    {
+      id: "name",
+      title: t("column.upstream"),
+      by: (peer) => peer.name,
+      cell: (peer) => (peer.name ? shown(peer.name) : "–"),
+    },
+    {
+      id: "relay",
+      title: t("column.relay"),
+      by: (peer) => peer.relay,
+      cell: (peer) => (peer.relay ? t("common.yes") : t("common.no")),
+    },
     { id: "groups", title: t("column.groups"), cell: (peer) => peer.groups.map(shown).join(", ") || "–" },
     {
       id: "error",
@@ -47,7 +57,14 @@ export function PeersPage() {
       <Heading title={t("nav.peers")} />
       <Loaded of={resource}>
         {(list) => (
-          <Table stack label={t("nav.peers")} columns={columns} rows={list} id={(peer) => peer.node_id} empty={t("peers.empty")} />
+          <Table
+            stack
+            label={t("nav.peers")}
+            columns={columns}
+            rows={list}
+            id={(peer) => peer.node_id}
+            empty={t("peers.empty")}
+          />
         )}
       </Loaded>
     </>

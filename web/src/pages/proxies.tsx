@@ -31,24 +31,79 @@ export function ProxiesPage() {
           <Badge tone="good">{t("proxies.listening")}</Badge>
         ),
     },
-    { id: "protocol", title: t("column.protocol"), by: (proxy) => proxy.protocol, cell: (proxy) => shown(proxy.protocol) },
-    { id: "listen", title: t("column.listen"), by: (proxy) => proxy.listen, cell: (proxy) => <span class="mono">{shown(proxy.listen)}</span> },
-    { id: "target", title: t("column.target"), by: (proxy) => proxy.target, cell: (proxy) => <span class="mono">{shown(proxy.target)}</span> },
-    { id: "open", title: t("column.open"), figure: true, by: (proxy) => proxy.flows_open, cell: (proxy) => count(proxy.flows_open, lang) },
-    { id: "total", title: t("column.total"), figure: true, by: (proxy) => proxy.flows_total, cell: (proxy) => count(proxy.flows_total, lang) },
-    { id: "failed", title: t("column.failed"), figure: true, by: (proxy) => proxy.flows_failed, cell: (proxy) => count(proxy.flows_failed, lang) },
-    { id: "up", title: t("column.up"), figure: true, by: (proxy) => proxy.bytes_up, cell: (proxy) => bytes(proxy.bytes_up) },
-    { id: "down", title: t("column.down"), figure: true, by: (proxy) => proxy.bytes_down, cell: (proxy) => bytes(proxy.bytes_down) },
+    {
+      id: "protocol",
+      title: t("column.protocol"),
+      by: (proxy) => proxy.protocol,
+      cell: (proxy) => shown(proxy.protocol),
+    },
+    {
+      id: "listen",
+      title: t("column.listen"),
+      by: (proxy) => proxy.listen,
+      cell: (proxy) => <span class="mono">{shown(proxy.listen)}</span>,
+    },
+    {
+      id: "target",
+      title: t("column.target"),
+      by: (proxy) => proxy.target,
+      cell: (proxy) => <span class="mono">{shown(proxy.target)}</span>,
+    },
+    {
+      id: "open",
+      title: t("column.open"),
+      figure: true,
+      by: (proxy) => proxy.flows_open,
+      cell: (proxy) => count(proxy.flows_open, lang),
+    },
+    {
+      id: "total",
+      title: t("column.total"),
+      figure: true,
+      by: (proxy) => proxy.flows_total,
+      cell: (proxy) => count(proxy.flows_total, lang),
+    },
+    {
+      id: "failed",
+      title: t("column.failed"),
+      figure: true,
+      by: (proxy) => proxy.flows_failed,
+      cell: (proxy) => count(proxy.flows_failed, lang),
+    },
+    {
+      id: "up",
+      title: t("column.up"),
+      figure: true,
+      by: (proxy) => proxy.bytes_up,
+      cell: (proxy) => bytes(proxy.bytes_up),
+    },
+    {
+      id: "down",
+      title: t("column.down"),
+      figure: true,
+      by: (proxy) => proxy.bytes_down,
+      cell: (proxy) => bytes(proxy.bytes_down),
+    },
   ];
   const tools: ColumnOf<Proxy> = {
     id: "tools",
     title: t("column.actions"),
     cell: (proxy) => (
       <span class="row-tools">
-        <button type="button" class="small" aria-label={t("proxies.change_named", { name: shown(proxy.name) })} onClick={() => setOpen({ what: "change", proxy })}>
+        <button
+          type="button"
+          class="small"
+          aria-label={t("proxies.change_named", { name: shown(proxy.name) })}
+          onClick={() => setOpen({ what: "change", proxy })}
+        >
           {t("common.change")}
         </button>
-        <button type="button" class="small" aria-label={t("proxies.remove_named", { name: shown(proxy.name) })} onClick={() => setOpen({ what: "remove", proxy })}>
+        <button
+          type="button"
+          class="small"
+          aria-label={t("proxies.remove_named", { name: shown(proxy.name) })}
+          onClick={() => setOpen({ what: "remove", proxy })}
+        >
           {t("common.remove")}
         </button>
       </span>

@@ -50,7 +50,11 @@ export function ProxyForm(props: Props) {
               onChange={(event) => {
                 const protocol = event.currentTarget.value;
                 const exit = protocol === "socks5" || protocol === "http";
-                setFields({ ...fields, protocol, kind: exit ? "exit" : fields.kind === "exit" ? "address" : fields.kind });
+                setFields({
+                  ...fields,
+                  protocol,
+                  kind: exit ? "exit" : fields.kind === "exit" ? "address" : fields.kind,
+                });
               }}
             >
               {["tcp", "udp", "socks5", "http"].map((name) => (
@@ -84,7 +88,9 @@ export function ProxyForm(props: Props) {
           </Field>
         ) : (
           <div class="columns">
-            <Field label={t("proxies.target_node")}>{text("target_node_id", { required: true, list: "known-nodes" })}</Field>
+            <Field label={t("proxies.target_node")}>
+              {text("target_node_id", { required: true, list: "known-nodes" })}
+            </Field>
             {fields.kind === "address" && (
               <Field label={t("proxies.target_address")} hint={t("proxies.target_address_hint")}>
                 {text("target_address", { required: true })}

@@ -20,7 +20,12 @@ export function RoutesPage() {
   const resource = useResource(routes);
   const [filter, setFilter] = useState("");
   const columns: ColumnOf<Route>[] = [
-    { id: "node", title: t("column.node"), by: (route) => route.node_id, cell: (route) => <NodeLink id={route.node_id} /> },
+    {
+      id: "node",
+      title: t("column.node"),
+      by: (route) => route.node_id,
+      cell: (route) => <NodeLink id={route.node_id} />,
+    },
     {
       id: "state",
       title: t("column.state"),
@@ -33,10 +38,28 @@ export function RoutesPage() {
       by: (route) => route.path.join(" "),
       cell: (route) => <span class="mono">{routeText(route.path) || "–"}</span>,
     },
-    { id: "hops", title: t("column.hops"), figure: true, by: (route) => route.hops, cell: (route) => route.hops || "–" },
-    { id: "cost", title: t("column.cost"), figure: true, by: (route) => route.cost_ms, cell: (route) => ms(route.cost_ms) },
+    {
+      id: "hops",
+      title: t("column.hops"),
+      figure: true,
+      by: (route) => route.hops,
+      cell: (route) => route.hops || "–",
+    },
+    {
+      id: "cost",
+      title: t("column.cost"),
+      figure: true,
+      by: (route) => route.cost_ms,
+      cell: (route) => ms(route.cost_ms),
+    },
     { id: "rtt", title: t("column.rtt"), figure: true, by: (route) => route.rtt_ms, cell: (route) => ms(route.rtt_ms) },
-    { id: "loss", title: t("column.loss"), figure: true, by: (route) => route.loss, cell: (route) => percent(route.loss) },
+    {
+      id: "loss",
+      title: t("column.loss"),
+      figure: true,
+      by: (route) => route.loss,
+      cell: (route) => percent(route.loss),
+    },
   ];
   const wanted = filter.trim().toLowerCase();
   return (
@@ -55,7 +78,9 @@ export function RoutesPage() {
           <Table
             label={t("nav.routes")}
             columns={columns}
-            rows={wanted ? list.filter((route) => [route.node_id, ...route.path].some((id) => id.includes(wanted))) : list}
+            rows={
+              wanted ? list.filter((route) => [route.node_id, ...route.path].some((id) => id.includes(wanted))) : list
+            }
             id={(route) => `${route.node_id} ${route.path.join(" ")}`}
             empty={wanted ? t("common.no_match") : t("routes.empty")}
           />

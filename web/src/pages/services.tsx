@@ -60,10 +60,20 @@ export function ServicesPage() {
     title: t("column.actions"),
     cell: (service) => (
       <span class="row-tools">
-        <button type="button" class="small" aria-label={t("services.change_named", { name: shown(service.name) })} onClick={() => setOpen({ what: "change", service })}>
+        <button
+          type="button"
+          class="small"
+          aria-label={t("services.change_named", { name: shown(service.name) })}
+          onClick={() => setOpen({ what: "change", service })}
+        >
           {t("common.change")}
         </button>
-        <button type="button" class="small" aria-label={t("services.remove_named", { name: shown(service.name) })} onClick={() => setOpen({ what: "remove", service })}>
+        <button
+          type="button"
+          class="small"
+          aria-label={t("services.remove_named", { name: shown(service.name) })}
+          onClick={() => setOpen({ what: "remove", service })}
+        >
           {t("common.remove")}
         </button>
       </span>
@@ -71,7 +81,12 @@ export function ServicesPage() {
   };
   const others: ColumnOf<Service>[] = [
     name,
-    { id: "node", title: t("column.node"), by: (service) => service.node_id, cell: (service) => <NodeLink id={service.node_id} /> },
+    {
+      id: "node",
+      title: t("column.node"),
+      by: (service) => service.node_id,
+      cell: (service) => <NodeLink id={service.node_id} />,
+    },
     {
       id: "reachable",
       title: t("column.reachable"),
@@ -134,7 +149,9 @@ export function ServicesPage() {
       </Loaded>
       {(open?.what === "add" || open?.what === "change") && (
         <ServiceForm
-          title={open.what === "add" ? t("services.add") : t("services.change_named", { name: shown(open.service.name) })}
+          title={
+            open.what === "add" ? t("services.add") : t("services.change_named", { name: shown(open.service.name) })
+          }
           service={open.what === "change" ? open.service : undefined}
           onSave={save}
           onClose={() => setOpen(undefined)}
@@ -176,13 +193,26 @@ function ServiceForm({ title, service, onSave, onClose }: FormProps) {
         onSubmit={async (event) => {
           event.preventDefault();
           const words = wordsOf(allow);
-          const spec = { name: name.trim(), address: address.trim(), protocol, allow: words.length > 0 ? words : undefined };
+          const spec = {
+            name: name.trim(),
+            address: address.trim(),
+            protocol,
+            allow: words.length > 0 ? words : undefined,
+          };
           if (await run(spec)) onClose();
         }}
       >
         <div class="columns">
           <Field label={t("column.name")}>
-            <input type="text" name="name" required autofocus spellcheck={false} value={name} onInput={(event) => setName(event.currentTarget.value)} />
+            <input
+              type="text"
+              name="name"
+              required
+              autofocus
+              spellcheck={false}
+              value={name}
+              onInput={(event) => setName(event.currentTarget.value)}
+            />
           </Field>
           <Field label={t("column.protocol")}>
             <select name="protocol" value={protocol} onChange={(event) => setProtocol(event.currentTarget.value)}>
@@ -192,10 +222,23 @@ function ServiceForm({ title, service, onSave, onClose }: FormProps) {
           </Field>
         </div>
         <Field label={t("column.address")} hint={t("services.address_hint")}>
-          <input type="text" name="address" required spellcheck={false} value={address} onInput={(event) => setAddress(event.currentTarget.value)} />
+          <input
+            type="text"
+            name="address"
+            required
+            spellcheck={false}
+            value={address}
+            onInput={(event) => setAddress(event.currentTarget.value)}
+          />
         </Field>
         <Field label={t("column.allow")} hint={t("services.allow_hint")}>
-          <input type="text" name="allow" spellcheck={false} value={allow} onInput={(event) => setAllow(event.currentTarget.value)} />
+          <input
+            type="text"
+            name="allow"
+            spellcheck={false}
+            value={allow}
+            onInput={(event) => setAllow(event.currentTarget.value)}
+          />
         </Field>
         {error && <Failure error={error} />}
         <div class="buttons">

@@ -45,7 +45,13 @@ describe("a proxy", () => {
     }
   });
   it("leaves to the node what the form leaves open", () => {
-    const spec = specFrom({ ...NEW_PROXY, name: " web ", local_port: "80", target_node_id: "a", target_address: "b:1" });
+    const spec = specFrom({
+      ...NEW_PROXY,
+      name: " web ",
+      local_port: "80",
+      target_node_id: "a",
+      target_address: "b:1",
+    });
     expect(JSON.parse(JSON.stringify(spec))).toEqual({
       name: "web",
       protocol: "tcp",

@@ -106,12 +106,14 @@ export function TopologyPage() {
                 <Time at={failover.at} />
                 <NodeLink id={failover.node_id} />
                 <span class="from">
-                  <Badge tone="bad">{t("topology.old_path")}</Badge> <span class="mono">{routeText(failover.from)}</span>
+                  <Badge tone="bad">{t("topology.old_path")}</Badge>{" "}
+                  <span class="mono">{routeText(failover.from)}</span>
                 </span>
                 <span class="to">
                   {failover.to.length > 0 ? (
                     <>
-                      <Badge tone="good">{t("topology.new_path")}</Badge> <span class="mono">{routeText(failover.to)}</span>
+                      <Badge tone="good">{t("topology.new_path")}</Badge>{" "}
+                      <span class="mono">{routeText(failover.to)}</span>
                     </>
                   ) : (
                     <Badge tone="warn">{t("topology.no_path")}</Badge>
@@ -156,7 +158,12 @@ function Tables(props: { nodes: GraphNode[]; links: GraphLink[]; onSelect: (id: 
     },
   ];
   const links: ColumnOf<GraphLink>[] = [
-    { id: "a", title: t("column.from"), by: (link) => link.a, cell: (link) => <span class="mono">{shown(link.a)}</span> },
+    {
+      id: "a",
+      title: t("column.from"),
+      by: (link) => link.a,
+      cell: (link) => <span class="mono">{shown(link.a)}</span>,
+    },
     { id: "b", title: t("column.to"), by: (link) => link.b, cell: (link) => <span class="mono">{shown(link.b)}</span> },
     { id: "use", title: t("column.use"), by: (link) => link.mark, cell: (link) => t(`mark.${link.mark}`) },
     { id: "rtt", title: t("column.rtt"), figure: true, by: (link) => link.rtt_ms, cell: (link) => ms(link.rtt_ms) },
@@ -169,7 +176,13 @@ function Tables(props: { nodes: GraphNode[]; links: GraphLink[]; onSelect: (id: 
         <Table label={t("topology.nodes")} columns={nodes} rows={props.nodes} id={(node) => node.node_id} empty="" />
       </Card>
       <Card title={t("topology.links")} class="flush">
-        <Table label={t("topology.links")} columns={links} rows={props.links} id={(link) => link.key} empty={t("topology.no_links")} />
+        <Table
+          label={t("topology.links")}
+          columns={links}
+          rows={props.links}
+          id={(link) => link.key}
+          empty={t("topology.no_links")}
+        />
       </Card>
     </>
   );

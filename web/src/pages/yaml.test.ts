@@ -4,7 +4,7 @@ import { yaml } from "./yaml";
 describe("yaml", () => {
   it("reads as the file is written", () => {
     expect(yaml({ node_id: "a", proxies: [{ name: "web", local_port: 80 }], access: [], log: { level: "info" } })).toBe(
-      'node_id: a\nproxies:\n  - name: web\n    local_port: 80\naccess: []\nlog:\n  level: info\n',
+      "node_id: a\nproxies:\n  - name: web\n    local_port: 80\naccess: []\nlog:\n  level: info\n",
     );
   });
   it("quotes what would be read as something else", () => {

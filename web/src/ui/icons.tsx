@@ -2,7 +2,10 @@
 
 import type { Page } from "../router";
 
-const PATHS: Record<Page | "menu" | "close" | "sun" | "moon" | "out" | "copy" | "warn" | "good" | "bad" | "off", string> = {
+const PATHS: Record<
+  Page | "menu" | "close" | "sun" | "moon" | "out" | "copy" | "warn" | "good" | "bad" | "off",
+  string
+> = {
   overview: "M3 13h4v8H3zM10 3h4v18h-4zM17 9h4v12h-4z",
   topology: "M5 19a2 2 0 1 0 0-.01M19 19a2 2 0 1 0 0-.01M12 5a2 2 0 1 0 0-.01M11 7 6 17M13 7l5 10M7 19h10",
   peers: "M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21a7 7 0 0 1 14 0M17 4a4 4 0 0 1 0 7M19 14a7 7 0 0 1 3 6",

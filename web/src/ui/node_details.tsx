@@ -89,9 +89,11 @@ export function NodeDetails(props: Props) {
               <li key={link.key}>
                 <span class="mono">{shown(link.a === props.id ? link.b : link.a)}</span>
                 <span class="note">
-                  {link.mark === "lost" ? t("mark.lost") : link.rtt_ms != null
-                    ? `${ms(link.rtt_ms)} · ${percent(link.loss)}`
-                    : `${t("topology.cost")} ${ms(link.cost_ms)}`}
+                  {link.mark === "lost"
+                    ? t("mark.lost")
+                    : link.rtt_ms != null
+                      ? `${ms(link.rtt_ms)} · ${percent(link.loss)}`
+                      : `${t("topology.cost")} ${ms(link.cost_ms)}`}
                 </span>
               </li>
             ))}

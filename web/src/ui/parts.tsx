@@ -43,7 +43,12 @@ export function Heading({ title, children }: { title: string; children?: Compone
   );
 }
 
-export function Card(props: { title?: string; tools?: ComponentChildren; class?: string; children: ComponentChildren }) {
+export function Card(props: {
+  title?: string;
+  tools?: ComponentChildren;
+  class?: string;
+  children: ComponentChildren;
+}) {
   return (
     <section class={`card ${props.class ?? ""}`}>
       {props.title && (
