@@ -31,6 +31,9 @@ pub struct Proxy {
     pub target: String,
     /// Whether it is listening, and why not
     pub error: Option<String>,
+    /// Flows without a byte for this long are ended, such as `10m`; none where they are not
+    #[serde(default)]
+    pub idle_timeout: Option<String>,
     /// Flows open now
     pub flows_open: u64,
     /// Flows since the start

@@ -56,8 +56,8 @@ pub(super) fn guarded(api: Router, auth: Arc<Auth>) -> Router {
     let hosts = Hosts::new(auth.hosts(), auth.listen().port());
     let guard = Arc::new(Guard { auth, hosts, requests: Semaphore::new(MAX_REQUESTS) });
     let authenticated = api.layer(middleware::from_fn_with_state(guard.clone(), authenticate));
-    // The console's files are merged here: what is not theirs falls through to what needs token or session.
-    Router::new()
+    // What is none of the console's files needs token or session.
+    super::console::console()
         .fallback_service(authenticated)
         .layer(middleware::from_fn_with_state(guard, examine))
         .layer(middleware::map_response(harden))

@@ -4,6 +4,7 @@
 //! the `guard` of the TCP listener ([`bind_tcp`], [`serve_tcp`]), which lets in who has the token or a session ([`Auth`]). The node is seen through [`Control`] only.
 
 mod auth;
+mod console;
 mod drain;
 mod guard;
 mod history;

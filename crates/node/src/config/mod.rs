@@ -31,6 +31,7 @@ use ffmesh_core::target::{Host, Target};
 pub use diff::{Change, Diff, Entry, Kind};
 pub use load::{Loaded, read as read_file};
 pub use problem::{Problem, Problems};
+pub(crate) use value::span;
 
 /// A whole configuration file, checked. `Config::default()` is that of an empty file.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -102,7 +102,7 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Du
 }
 
 /// A duration as the file writes it.
-pub(super) fn span(duration: Duration) -> String {
+pub(crate) fn span(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
         if ms.is_multiple_of(unit) && (ms > 0 || name == "s") {

@@ -18,7 +18,7 @@ use super::measure::{self, Glance};
 use super::settings::{self, Offered};
 use super::{Parts, routes, topology};
 use crate::admin::{BoxFuture, Control, HistoryQuery, OpenFlow};
-use crate::config::{Proxy, ProxyTarget};
+use crate::config::{Proxy, ProxyTarget, span};
 use crate::events::Events;
 use crate::flow::{OpenContext, Opened, new_id, open, ping};
 use crate::identity::{TokenOptions, create_token, members};
@@ -56,6 +56,7 @@ impl NodeControl {
             listen: proxy.listen.to_string(),
             target,
             error: offered.error.clone(),
+            idle_timeout: proxy.idle_timeout.map(span),
             flows_open: totals.open,
             flows_total: totals.total,
             flows_failed: totals.failed,
