@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use ffmesh_core::id::{MeshName, NodeId};
 use ffmesh_core::target::Target;
 use ffmesh_node::config::Address;
+use ffmesh_node::flow::MAX_DURATION;
 
 use crate::format::parse_duration;
 
@@ -135,6 +136,12 @@ pub(crate) enum Command {
         RTT is from here to the hop and back; LINK RTT and LINK LOSS are of the hop's link to the one before it. \
         With --json each trace is one line. Exit status 1 when the node was not reached.")]
     Trace(Trace),
+    /// Throughput to a node and back over the mesh, with no service behind it
+    #[command(after_help = "Examples:\n  ffmesh speedtest 88b2c4d4e5\n  \
+        ffmesh speedtest 88b2c4d4e5 --duration 10s\n  ffmesh speedtest 88b2c4d4e5 --json\n\n\
+        It takes the whole line for that long, one direction after the other. RTT is that of echoes before and \
+        meanwhile: how much it grows is what a full line costs others.")]
+    Speedtest(Speedtest),
     /// Connect stdin and stdout to a target behind a node
     #[command(after_help = "Examples:\n  ffmesh nc 88b2c4d4e5 127.0.0.1:80\n  \
         ssh -o ProxyCommand='ffmesh nc 88b2c4d4e5 127.0.0.1:22' user@88b2c4d4e5\n  \
@@ -319,6 +326,18 @@ pub(crate) struct Trace {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Speedtest {
+    /// Id of the node at the other end
+    #[arg(value_name = "NODE")]
+    pub(crate) to: NodeId,
+    /// How long each direction is measured, 1s to 30s
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = test_duration)]
+    pub(crate) duration: Duration,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Nc {
     /// Id of the node that dials
     #[arg(value_name = "NODE")]
@@ -342,6 +361,13 @@ fn address(text: &str) -> Result<Address, String> {
         Ok(Target::Port { host, port }) => Ok(Address { host, port }),
         Ok(Target::Unix(_)) => Err("expected host:port".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn test_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(duration) if duration > MAX_DURATION => Err("at most 30s: it takes the whole line".to_owned()),
+        other => other,
     }
 }
 

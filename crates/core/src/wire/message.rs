@@ -128,6 +128,8 @@ pub enum FlowProtocol {
     Enrol,
     /// One renewal request and its answer, for an issuer
     Renew,
+    /// Bytes one way, then the other, as fast as it goes: `ffmesh speedtest`
+    Speedtest,
     /// One of a later version
     #[serde(other)]
     Unknown,

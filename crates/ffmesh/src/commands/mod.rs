@@ -8,6 +8,7 @@ mod nc;
 mod ping;
 pub(crate) mod routes;
 mod show;
+mod speedtest;
 mod status;
 mod token;
 mod trace;
@@ -65,6 +66,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Trace(mut args) => {
             args.show = chosen(args.show);
             trace::trace(&args).await
+        }
+        Command::Speedtest(mut args) => {
+            args.show = chosen(args.show);
+            speedtest::speedtest(&args).await
         }
         Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
         Command::Completion(args) => completion(&args),

@@ -20,7 +20,9 @@
 //! - [`restarts`]: nodes that restart, stop, or come back as somebody else
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
+//! - [`speedtest`]: what `ffmesh speedtest` measures is what the line carries
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
+//! - [`doctor`]: what `ffmesh doctor` finds on a machine where something is wrong
 //! - [`opaque`]: what a relay can read
 //! - [`liars`]: a member that lies
 //!
@@ -34,6 +36,7 @@
 mod chains;
 mod choices;
 mod discovery;
+mod doctor;
 mod enrolment;
 mod failover;
 mod figures;
@@ -48,6 +51,7 @@ mod resilience;
 mod restarts;
 mod seed_shape;
 mod sharing;
+mod speedtest;
 mod stranger;
 mod transfer;
 mod trust;

@@ -7,11 +7,13 @@ mod nc;
 mod routes;
 mod server;
 mod socket;
+mod speedtest;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
@@ -59,6 +61,13 @@ pub trait Control: Send + Sync + 'static {
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
     /// Asks each node on the way to a node, once; at most 5 s. An error is what keeps it from asking at all.
     fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>>;
+    /// Measures the throughput to a node and back, so long in each direction: 1 s to 30 s. Takes up to twice that and
+    /// 20 s.
+    fn speedtest(
+        &self,
+        node: NodeId,
+        duration: Duration,
+    ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>>;
     /// Opens a flow to a target behind a node (`ffmesh nc`).
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>>;
     /// Makes a token.

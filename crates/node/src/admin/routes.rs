@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::{Control, nc};
+use super::{Control, nc, speedtest};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -53,6 +53,7 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .route("/flows", get(flows))
         .route("/ping", post(ping))
         .route("/trace", post(trace))
+        .route("/speedtest", post(speedtest::speedtest))
         .route("/tokens", post(tokens))
         .route("/nc", post(nc::nc));
     Router::new()
@@ -64,7 +65,7 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .with_state(Arc::new(Shared { control, flows: Mutex::default() }))
 }
 
-type Node = State<Arc<Shared>>;
+pub(super) type Node = State<Arc<Shared>>;
 
 async fn status(State(node): Node) -> Response {
     json(&node.control.status())
@@ -201,12 +202,12 @@ impl IntoResponse for Failure {
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     // Figures of this moment: nothing on the way may keep them.
     ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
     let bytes = read_bytes(body).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::bad_request(format!("the body is not the JSON that was expected: {error}")))

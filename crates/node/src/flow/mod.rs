@@ -8,10 +8,12 @@
 mod carry;
 mod open;
 mod serve;
+mod speedtest;
 mod table;
 
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
+pub use speedtest::{MAX_DURATION, Measured, Speedtests, measure};
 pub use table::{FlowLimits, Flows};
 
 use std::time::Duration;

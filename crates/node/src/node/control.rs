@@ -12,7 +12,7 @@ use ffmesh_core::trace::Hop;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::{Parts, routes};
+use super::{Parts, routes, speedtest};
 use crate::admin::{BoxFuture, Control, OpenFlow};
 use crate::config::{Proxy, ProxyTarget};
 use crate::flow::{OpenContext, Opened, new_id, open, ping};
@@ -158,6 +158,14 @@ impl Control for NodeControl {
             let hops = hops.map_err(|e| api::Error::because(e.reason, e.detail))?;
             Ok(api::Trace { node_id: node, hops: hops.into_iter().map(traced).collect() })
         })
+    }
+
+    fn speedtest(
+        &self,
+        node: NodeId,
+        duration: Duration,
+    ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>> {
+        Box::pin(speedtest::speedtest(self.opening.clone(), node, duration))
     }
 
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {

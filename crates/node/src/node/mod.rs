@@ -23,6 +23,7 @@ mod drain;
 mod load;
 mod renew;
 mod routes;
+mod speedtest;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -50,7 +51,7 @@ use crate::config::{self, Config, Listen};
 use crate::driver::{Driver, DriverConfig, Started};
 use crate::egress::{self, Egress, ServiceAddresses};
 use crate::events::Events;
-use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
+use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, Speedtests, serve};
 use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
 };
@@ -412,6 +413,7 @@ async fn serve_sessions(parts: Arc<Parts>, egress: Arc<Egress>, mut sessions: mp
         flows: parts.flows.clone(),
         egress,
         issuer: parts.issuer.clone(),
+        speedtests: Speedtests::default(),
         counters: parts.counters.clone(),
         repeats: parts.repeats.clone(),
     };
