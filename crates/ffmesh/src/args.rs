@@ -86,6 +86,12 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  ffmesh check a.yaml\n  ffmesh check a.yaml --json\n\n\
         Exit status 2 when the file has errors; warnings alone are no error.")]
     Check(Check),
+    /// Look for what usually goes wrong on this machine, and say what to do
+    #[command(after_help = "Examples:\n  ffmesh doctor a.yaml\n  ffmesh doctor a.yaml --json\n\n\
+        It looks at the configuration, the state directory, the certificate, ports, upstreams, clocks, path MTUs and \
+        limits of the system, whether the node is running or not, and changes nothing. Exit status 1 when something \
+        failed; warnings alone are no failure. 2 when the configuration has errors.")]
+    Doctor(Check),
     /// Found a mesh: make its authority and the identity of its first node
     #[command(after_help = "Examples:\n  ffmesh init a.yaml\n  \
         ffmesh init a.yaml --listen 4000 --advertise vps.example.com:4000 --mesh home\n\n\

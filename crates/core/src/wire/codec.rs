@@ -129,6 +129,7 @@ mod tests {
             mesh: "home".parse().unwrap(),
             epoch: 7,
             capabilities: vec![Capability::Relay],
+            clock_ms: Some(1_795_346_653_021),
         }
     }
 

@@ -101,6 +101,9 @@ pub struct SynMsg {
     /// What it offers; at most [`MAX_CAPABILITIES`] are read
     #[serde(default)]
     pub capabilities: Vec<Capability>,
+    /// Its clock as it sends this, in milliseconds since 1970; none from nodes of before 0.4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ms: Option<u64>,
 }
 
 /// SYN_ACK_MSG: accepts a link or refuses it.

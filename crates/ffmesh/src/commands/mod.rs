@@ -18,7 +18,7 @@ use clap::CommandFactory;
 
 use crate::args::{Cli, Command, Completion, TokenCommand};
 use crate::failure::Outcome;
-use crate::{demo, output};
+use crate::{demo, doctor, output};
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> Outcome {
@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         }
         Command::Demo(args) => demo::demo(&args).await,
         Command::Check(args) => check::check(args.config_file, &chosen(args.show)),
+        Command::Doctor(args) => doctor::doctor(args.config_file, &chosen(args.show)).await,
         Command::Init(mut args) => {
             args.show = chosen(args.show);
             enrol::init(&args)

@@ -45,7 +45,9 @@ fn it_measures_a_line_that_is_slower_one_way() {
 
 #[test]
 fn it_measures_through_a_relay() {
-    let Some(mesh) = mesh("speed-r", &Plan::new(&["r", "a", "b"]).link("a", "r").link("b", "r")) else { return };
+    let Some(mesh) = mesh("speed-r", &Plan::new(&["r", "a", "b"]).link("a", "r").link("b", "r")) else {
+        return;
+    };
     mesh.net("r").limit_rate_to(mesh.net("b"), UP);
     mesh.net("r").limit_rate_to(mesh.net("a"), DOWN);
     assert_is_the_line(&mesh.node("a").json(&["speedtest", "b"]), 2);

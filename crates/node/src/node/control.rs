@@ -224,6 +224,7 @@ fn linked(link: &Link) -> api::Peer {
         loss: vitals.loss,
         groups: link.peer().groups.clone(),
         relay: link.peer().relay,
+        clock_offset_ms: link.clock_offset_ms(),
         last_error: None,
     }
 }
@@ -256,6 +257,7 @@ fn absent(
         loss: None,
         groups: Vec::new(),
         relay: false,
+        clock_offset_ms: None,
         last_error,
     }
 }
