@@ -13,7 +13,7 @@ mod table;
 
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
-pub use speedtest::{MAX_DURATION, Measured, Speedtests, measure};
+pub use speedtest::{Arrived, MAX_DURATION, Measured, Speedtests, measure};
 pub use table::{FlowLimits, Flows};
 
 use std::time::Duration;

@@ -134,11 +134,11 @@ async fn run(context: &OpenContext, flow: &Flow, node: &NodeId, duration: Durati
     open(&session, flow, &mut send, &mut recv, duration).await?;
     let mut loaded = Vec::new();
     let transfers = async {
-        let sent = send_payload(&mut send, duration, |bytes| flow.count_up(bytes)).await;
-        let sent = sent.map_err(|stop| stop.end(&session))?;
+        let written = send_payload(&mut send, duration, |bytes| flow.count_up(bytes)).await;
+        let written = written.map_err(|stop| stop.end(&session))?;
         let _ = send.reset(VarInt::from_u32(Reason::Done.code()));
         let up = read_report(&session, &mut recv).await?;
-        if up.0 > sent {
+        if up.0 > written {
             return Err((Reason::Unsupported, Some(format!("{node} counted more bytes than were sent"))));
         }
         let down = receive_payload(&mut recv, duration, |bytes| flow.count_down(bytes)).await;
@@ -367,12 +367,12 @@ async fn send_payload(
     count: impl Fn(usize),
 ) -> Result<u64, Stop> {
     let end = Instant::now() + duration;
-    let mut sent = 0;
+    let mut written = 0;
     while Instant::now() < end {
         let stalled = Instant::now() + STALL;
         match timeout_at(end.min(stalled), send.write(&PAYLOAD)).await {
             Ok(Ok(bytes)) => {
-                sent += bytes as u64;
+                written += bytes as u64;
                 count(bytes);
             }
             Ok(Err(e)) => return Err(Stop::Broken(e)),
@@ -380,7 +380,7 @@ async fn send_payload(
             Err(_) => break,
         }
     }
-    Ok(sent)
+    Ok(written)
 }
 
 /// Takes payload to its end, which is FIN or a reset with `done`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 
-use crate::flow::{Measured, OpenContext, measure};
+use crate::flow::{Arrived, Measured, OpenContext, measure};
 
 /// Measures in a task of its own: a test whose client leaves ends as any flow does.
 pub(super) async fn speedtest(
@@ -29,7 +29,7 @@ pub(super) async fn speedtest(
     })
 }
 
-fn throughput((bytes, time): (u64, Duration)) -> api::Throughput {
+fn throughput((bytes, time): Arrived) -> api::Throughput {
     let seconds = time.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "2^53 bytes in 30 s are far away")]
     let mbit = bytes as f64 * 8.0 / 1e6;
