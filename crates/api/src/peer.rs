@@ -41,6 +41,9 @@ pub struct Peer {
     pub groups: Vec<String>,
     /// Whether it may relay
     pub relay: bool,
+    /// By how much its clock was ahead of this machine's when the link was made, ms, give or take half a round trip
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
     /// Why it was lost or could not be dialled, last
     pub last_error: Option<String>,
 }

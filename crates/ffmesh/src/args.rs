@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use ffmesh_core::id::{MeshName, NodeId};
 use ffmesh_core::target::Target;
 use ffmesh_node::config::Address;
+use ffmesh_node::flow::MAX_DURATION;
 
 use crate::format::parse_duration;
 
@@ -87,6 +88,12 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  ffmesh check a.yaml\n  ffmesh check a.yaml --json\n\n\
         Exit status 2 when the file has errors; warnings alone are no error.")]
     Check(Check),
+    /// Look for what usually goes wrong on this machine, and say what to do
+    #[command(after_help = "Examples:\n  ffmesh doctor a.yaml\n  ffmesh doctor a.yaml --json\n\n\
+        It looks at the configuration, the state directory, the certificate, ports, upstreams, clocks, path MTUs and \
+        limits of the system, whether the node is running or not, and changes nothing. Exit status 1 when something \
+        failed; warnings alone are no failure. 2 when the configuration has errors.")]
+    Doctor(Check),
     /// Found a mesh: make its authority and the identity of its first node
     #[command(after_help = "Examples:\n  ffmesh init a.yaml\n  \
         ffmesh init a.yaml --listen 4000 --advertise vps.example.com:4000 --mesh home\n\n\
@@ -164,6 +171,12 @@ pub(crate) enum Command {
         The same as SIGTERM. The node tells the mesh, which takes other ways, and ends as soon as nothing goes through \
         it any more, at the latest after `mesh.drain_timeout`. Ctrl-C ends this command only.")]
     Drain(Drain),
+    /// Throughput to a node and back over the mesh, with no service behind it
+    #[command(after_help = "Examples:\n  ffmesh speedtest 88b2c4d4e5\n  \
+        ffmesh speedtest 88b2c4d4e5 --duration 10s\n  ffmesh speedtest 88b2c4d4e5 --json\n\n\
+        It takes the whole line for that long, one direction after the other. RTT is that of echoes before and \
+        meanwhile: how much it grows is what a full line costs others.")]
+    Speedtest(Speedtest),
     /// Connect stdin and stdout to a target behind a node
     #[command(after_help = "Examples:\n  ffmesh nc 88b2c4d4e5 127.0.0.1:80\n  \
         ssh -o ProxyCommand='ffmesh nc 88b2c4d4e5 127.0.0.1:22' user@88b2c4d4e5\n  \
@@ -369,6 +382,18 @@ pub(crate) struct Drain {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Speedtest {
+    /// Id of the node at the other end
+    #[arg(value_name = "NODE")]
+    pub(crate) to: NodeId,
+    /// How long each direction is measured, 1s to 30s
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = test_duration)]
+    pub(crate) duration: Duration,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Nc {
     /// Id of the node that dials
     #[arg(value_name = "NODE")]
@@ -424,6 +449,13 @@ fn kinds(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("expected words such as peer,failover".to_owned())
+}
+
+fn test_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(duration) if duration > MAX_DURATION => Err("at most 30s: it takes the whole line".to_owned()),
+        other => other,
+    }
 }
 
 fn interval(text: &str) -> Result<f64, String> {

@@ -112,7 +112,7 @@ impl<'a> Client<'a> {
 
     /// The answer to GET, as the node wrote it and as its type.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<(serde_json::Value, T)> {
-        let answer = self.ask(Method::GET, path, Bytes::new()).await?;
+        let answer = self.ask(Method::GET, path, Bytes::new(), TIMEOUT).await?;
         let value: serde_json::Value = understand(&answer)?;
         Ok((value, understand(&answer)?))
     }
@@ -123,8 +123,18 @@ impl<'a> Client<'a> {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Refusal> {
+        self.post_slow(path, body, Duration::ZERO).await
+    }
+
+    /// The answer to POST of something that takes the node so long.
+    pub(crate) async fn post_slow<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        takes: Duration,
+    ) -> Result<T, Refusal> {
         let body = serde_json::to_vec(body).map_err(Failure::failed)?;
-        Ok(understand(&self.ask(Method::POST, path, body.into()).await?)?)
+        Ok(understand(&self.ask(Method::POST, path, body.into(), takes + TIMEOUT).await?)?)
     }
 
     /// Opens a flow.
@@ -135,7 +145,7 @@ impl<'a> Client<'a> {
             .header(header::UPGRADE, NC_PROTOCOL)
             .body(Full::default())
             .map_err(Failure::failed)?;
-        let answer = self.send(request).await?;
+        let answer = self.send(request, TIMEOUT).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(answer).await);
         }
@@ -159,30 +169,30 @@ impl<'a> Client<'a> {
     /// An answer that goes on: its lines as they come.
     pub(crate) async fn stream(&self, path: &str) -> Result<Lines, Refusal> {
         let request = request(Method::GET, path).body(Full::default()).map_err(Failure::failed)?;
-        let answer = self.send(request).await?;
+        let answer = self.send(request, TIMEOUT).await?;
         if answer.status() != StatusCode::OK {
             return Err(refusal(answer).await);
         }
         Ok(Lines { body: answer.into_body(), read: Vec::new() })
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Refusal> {
+    async fn ask(&self, method: Method, path: &str, body: Bytes, limit: Duration) -> Result<Bytes, Refusal> {
         let request = request(method, path)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(Failure::failed)?;
-        let answer = self.send(request).await?;
+        let answer = self.send(request, limit).await?;
         if answer.status() != StatusCode::OK {
             return Err(refusal(answer).await);
         }
         Ok(collect(answer).await?)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Outcome<Response<Incoming>> {
+    async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Outcome<Response<Incoming>> {
         let mut sender = self.connect().await?;
-        match tokio::time::timeout(TIMEOUT, sender.send_request(request)).await {
+        match tokio::time::timeout(limit, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|error| broken(&error)),
-            Err(_) => Err(Failure::failed(format!("the node did not answer within {} s", TIMEOUT.as_secs()))),
+            Err(_) => Err(Failure::failed(format!("the node did not answer within {} s", limit.as_secs()))),
         }
     }
 

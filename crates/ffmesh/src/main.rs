@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod config_file;
 mod demo;
+mod doctor;
 mod failure;
 mod format;
 mod journal;

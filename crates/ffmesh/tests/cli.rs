@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// How long what does not depend on speed may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 21] = [
     "up",
     "demo",
     "check",
@@ -38,6 +38,8 @@ const COMMANDS: [&str; 19] = [
     "flows",
     "ping",
     "trace",
+    "speedtest",
+    "doctor",
     "console",
     "drain",
     "nc",
@@ -112,6 +114,10 @@ fn wrong_usage_is_status_2() {
     assert_refused(&["ping", "not.a.name"], 2, &["'.'"]);
     assert_refused(&["trace"], 2, &["NODE"]);
     assert_refused(&["trace", "b", "-c", "0"], 2, &["0"]);
+    assert_refused(&["speedtest"], 2, &["NODE"]);
+    for duration in ["0s", "31s", "3"] {
+        assert_refused(&["speedtest", "b", "--duration", duration], 2, &[duration]);
+    }
     assert_refused(&["routes", "not.a.name"], 2, &["'.'"]);
     assert_refused(&["nc", "b", "no-port"], 2, &["has no port"]);
     assert_refused(&["token", "create", "--ttl", "5"], 2, &["expected a number with a unit"]);
@@ -375,6 +381,21 @@ impl Control for Double {
         })
     }
 
+    fn speedtest(
+        &self,
+        node: NodeId,
+        duration: Duration,
+    ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>> {
+        Box::pin(async move {
+            let one_way = json!({"bytes": 7_500_000, "seconds": duration.as_secs(), "mbit_per_s": 20.0});
+            Ok(serde_json::from_value(json!({
+                "node_id": known(node)?, "up": one_way, "down": one_way, "rtt_idle_ms": 1.5,
+                "rtt_loaded_ms": 12.5, "route": ["here", "server"]
+            }))
+            .unwrap())
+        })
+    }
+
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
             known(node)?;
@@ -544,6 +565,8 @@ fn with_json_stdout_is_json_and_nothing_else() {
     assert_eq!(node.json(&["trace", "server", "--json"])["hops"][1]["rtt_ms"], 1.5);
     assert_eq!(node.json(&["flows", "--json", "--limit", "1"])["ended"].as_array().unwrap().len(), 30);
     assert_eq!(node.json(&["ping", "server", "-c", "2", "-i", "0.01", "--json"])["received"], 2);
+    assert_eq!(node.json(&["speedtest", "server", "--json"])["up"]["seconds"], 3.0);
+    assert_eq!(node.json(&["speedtest", "server", "--duration", "9s", "--json"])["down"]["seconds"], 9.0);
     assert_eq!(node.json(&["token", "create", "--json"])["token"], "ffm1.x");
 }
 

@@ -12,7 +12,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use noq_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
+use noq_udp::UdpSocketState;
+pub use noq_udp::{EcnCodepoint, RecvMeta};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -27,7 +28,7 @@ use portable as sys;
 
 /// Bytes asked of the kernel for each direction's buffer. A GSO batch is up to 64 KiB and arrives at once, so the
 /// usual 208 KiB hold three. The kernel may give less (`net.core.rmem_max`).
-const SOCKET_BUFFER: usize = 4 << 20;
+pub const SOCKET_BUFFER: usize = 4 << 20;
 /// Most segments of one send: what Linux takes (UDP_MAX_SEGMENTS).
 pub const MAX_SEGMENTS: usize = 64;
 /// Longest header that can stand before each segment.

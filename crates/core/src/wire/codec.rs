@@ -129,6 +129,7 @@ mod tests {
             mesh: "home".parse().unwrap(),
             epoch: 7,
             capabilities: vec![Capability::Relay],
+            clock_ms: Some(1_795_346_653_021),
         }
     }
 
@@ -152,6 +153,13 @@ mod tests {
                 target: Some("127.0.0.1:80".parse().unwrap()),
                 flow_id: "00".into(),
                 proxy: "web".into(),
+            }),
+            Message::SynData(SynData {
+                version: VERSION,
+                protocol: FlowProtocol::Speedtest,
+                target: None,
+                flow_id: "01".into(),
+                proxy: "speedtest".into(),
             }),
             Message::SynAckData(SynAckData { result: false, reason: Some(Reason::Denied) }),
             Message::Ping(Ping { seq: 1 }),
@@ -264,6 +272,21 @@ mod tests {
         assert_eq!(decode_datagram(text).unwrap().message, refused);
         let text = br#"{"type":4,"node_id":"b","data":{"seq":1,"load":0.5}}"#;
         assert_eq!(decode_datagram(text).unwrap().message, Message::Ping(Ping { seq: 1 }));
+    }
+
+    #[test]
+    fn a_protocol_of_tomorrow_is_read_as_unknown() {
+        let protocol = |word: &str| {
+            let text = format!(
+                r#"{{"type":2,"node_id":"b","data":{{"version":1,"protocol":"{word}","flow_id":"00"}}}}"#
+            );
+            match decode_datagram(text.as_bytes()).unwrap().message {
+                Message::SynData(syn) => syn.protocol,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(protocol("speedtest"), FlowProtocol::Speedtest);
+        assert_eq!(protocol("of_tomorrow"), FlowProtocol::Unknown);
     }
 
     #[test]

@@ -101,6 +101,9 @@ pub struct SynMsg {
     /// What it offers; at most [`MAX_CAPABILITIES`] are read
     #[serde(default)]
     pub capabilities: Vec<Capability>,
+    /// Its clock as it sends this, in milliseconds since 1970; none from nodes of before 0.4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ms: Option<u64>,
 }
 
 /// SYN_ACK_MSG: accepts a link or refuses it.
@@ -128,6 +131,8 @@ pub enum FlowProtocol {
     Enrol,
     /// One renewal request and its answer, for an issuer
     Renew,
+    /// Bytes one way, then the other, as fast as it goes: `ffmesh speedtest`
+    Speedtest,
     /// One of a later version
     #[serde(other)]
     Unknown,

@@ -16,6 +16,7 @@ pub(super) fn peer(id: &str, state: PeerState, rtt_ms: Option<f64>) -> Peer {
         loss: Some(0.0),
         groups: vec!["dev".into()],
         relay: false,
+        clock_offset_ms: None,
         last_error: Some("timed out".into()),
     }
 }

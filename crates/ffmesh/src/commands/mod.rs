@@ -13,6 +13,7 @@ mod reload;
 pub(crate) mod routes;
 mod services;
 mod show;
+mod speedtest;
 mod status;
 mod token;
 mod trace;
@@ -22,7 +23,7 @@ use clap::CommandFactory;
 
 use crate::args::{Cli, Command, Completion, TokenCommand};
 use crate::failure::Outcome;
-use crate::{demo, output};
+use crate::{demo, doctor, output};
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> Outcome {
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         }
         Command::Demo(args) => demo::demo(&args).await,
         Command::Check(args) => check::check(args.config_file, &chosen(args.show)),
+        Command::Doctor(args) => doctor::doctor(args.config_file, &chosen(args.show)).await,
         Command::Init(mut args) => {
             args.show = chosen(args.show);
             enrol::init(&args)
@@ -81,6 +83,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Drain(mut args) => {
             args.show = chosen(args.show);
             drain::drain(&args).await
+        }
+        Command::Speedtest(mut args) => {
+            args.show = chosen(args.show);
+            speedtest::speedtest(&args).await
         }
         Command::Nc(args) => nc::nc(&args.to, &args.target, &args.choice.or(outer)).await,
         Command::Completion(args) => completion(&args),

@@ -70,8 +70,14 @@ impl Lied {
         // Later than the liar's own last start.
         let epoch = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
         let epoch = u64::try_from(epoch).unwrap();
-        let syn =
-            Message::SynMsg(SynMsg { version: 1, node_id: liar, mesh, epoch, capabilities: Vec::new() });
+        let syn = Message::SynMsg(SynMsg {
+            version: 1,
+            node_id: liar,
+            mesh,
+            epoch,
+            capabilities: Vec::new(),
+            clock_ms: None,
+        });
         let server = self.mesh.address("liar", "r");
         let stranger = Stranger::in_net(self.mesh.net("liar"), Credentials::of(self.mesh.node("liar")));
         stranger.speak(&server, "ffmesh-link/1", async |connection| {

@@ -24,7 +24,9 @@
 //! - [`rolling`]: every relay is restarted under load; what a draining node does
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
+//! - [`speedtest`]: what `ffmesh speedtest` measures is what the line carries
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
+//! - [`doctor`]: what `ffmesh doctor` finds on a machine where something is wrong
 //! - [`opaque`]: what a relay can read
 //! - [`liars`]: a member that lies
 //!
@@ -38,6 +40,7 @@
 mod chains;
 mod choices;
 mod discovery;
+mod doctor;
 mod enrolment;
 mod events;
 mod failover;
@@ -56,6 +59,7 @@ mod restarts;
 mod rolling;
 mod seed_shape;
 mod sharing;
+mod speedtest;
 mod stranger;
 mod transfer;
 mod trust;

@@ -19,6 +19,7 @@ mod routes;
 mod server;
 mod settings;
 mod socket;
+mod speedtest;
 mod stream;
 mod tcp;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod topology;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
@@ -84,6 +86,13 @@ pub trait Control: Send + Sync + 'static {
     fn ping(&self, node: NodeId) -> BoxFuture<'_, Result<api::Ping, api::Error>>;
     /// Asks each node on the way to a node, once; at most 5 s. An error is what keeps it from asking at all.
     fn trace(&self, node: NodeId) -> BoxFuture<'_, Result<api::Trace, api::Error>>;
+    /// Measures the throughput to a node and back, so long in each direction: 1 s to 30 s. Takes up to twice that and
+    /// 20 s.
+    fn speedtest(
+        &self,
+        node: NodeId,
+        duration: Duration,
+    ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>>;
     /// Opens a flow to a target behind a node (`ffmesh nc`).
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>>;
     /// The mesh as a graph.

@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use super::auth::Auth;
 use super::limits::Streams;
-use super::{Control, drain, history, login, metrics, nc, openapi, settings, stream, topology};
+use super::{Control, drain, history, login, metrics, nc, openapi, settings, speedtest, stream, topology};
 
 /// Largest body of a request. The largest that makes sense, a token request with many groups, is far below.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -78,6 +78,7 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(history::history))
         .routes(routes!(ping))
         .routes(routes!(trace))
+        .routes(routes!(speedtest::speedtest))
         .routes(routes!(drain::drain))
         .routes(routes!(tokens))
         .routes(routes!(nc::nc))

@@ -321,7 +321,7 @@ pub(super) fn write_end(session: &Session, error: &WriteError) -> End {
     }
 }
 
-fn read_end(session: &Session, error: &ReadError) -> End {
+pub(super) fn read_end(session: &Session, error: &ReadError) -> End {
     match error {
         ReadError::Reset(code) => told(session, *code),
         ReadError::ConnectionLost(e) => session.end(e),

@@ -9,11 +9,13 @@ mod account;
 mod carry;
 mod open;
 mod serve;
+mod speedtest;
 mod table;
 
 pub use account::ProxyTotals;
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
+pub use speedtest::{Arrived, MAX_DURATION, Measured, Speedtests, measure};
 pub use table::{Dialled, Flow, FlowLimits, FlowStart, Flows};
 
 use std::time::Duration;

@@ -152,11 +152,15 @@ pub async fn ping(context: &OpenContext, node: &NodeId) -> Result<api::Ping, (Re
         Ok(result) => result.map_err(end)?,
         Err(_) => return Err((Reason::Timeout, format!("no answer from {node} within 5 s"))),
     };
-    // Where the other node dialled the session, it chooses; this node would take its own best.
-    let best = || context.sessions.table().offers(node).into_iter().next().map(|offer| offer.route);
-    let route =
-        context.sessions.route_in_use(node).or_else(best).map(|path| path.to_vec()).unwrap_or_default();
+    let route = first_choice(&context.sessions, node);
     Ok(api::Ping { node_id: node.clone(), rtt_ms: rtt.as_secs_f64() * 1e3, route })
+}
+
+/// The route that traffic to a node takes.
+pub(super) fn first_choice(sessions: &Sessions, node: &NodeId) -> Vec<NodeId> {
+    // Where the other node dialled the session, it chooses; this node would take its own best.
+    let best = || sessions.table().offers(node).into_iter().next().map(|offer| offer.route);
+    sessions.route_in_use(node).or_else(best).map(|path| path.to_vec()).unwrap_or_default()
 }
 
 /// One request to a node that is no flow, and its answer of at most 64 KiB. At most 5 s, once there is a session.
@@ -187,7 +191,7 @@ pub async fn request(
     timeout(PING_TIMEOUT, answered).await.unwrap_or_else(|_| Err("no answer within 5 s".to_owned()))
 }
 
-async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {
+pub(super) async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {
     if let Ok(opened) = timeout(STREAM_WAIT, session.connection().open_bi()).await {
         return opened.map_err(|e| session.end(&e));
     }
@@ -195,6 +199,6 @@ async fn stream(session: &Session) -> Result<(SendStream, RecvStream), End> {
     Err((Reason::Limit, Some(detail)))
 }
 
-fn refused(error: SessionError) -> End {
+pub(super) fn refused(error: SessionError) -> End {
     (error.reason, Some(error.detail))
 }

@@ -12,6 +12,7 @@ use noq::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::carry::{Carrier, Head, Side};
+use super::speedtest::{self, Speedtests};
 use super::table::{Dialled, FlowStart, Flows};
 use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
 use crate::egress::{Egress, Refusal};
@@ -21,7 +22,7 @@ use crate::repeats::Repeats;
 use crate::session::{Session, Sessions};
 
 /// How long the other node may take to take an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one echo may last.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,6 +37,8 @@ pub struct ServeContext {
     pub egress: Arc<Egress>,
     /// Set where this node enrols others
     pub issuer: Option<Arc<Issuer>>,
+    /// Speed tests under way
+    pub speedtests: Speedtests,
     /// Where refusals are counted
     pub counters: Arc<Counters>,
     /// What was said of refusals
@@ -84,6 +87,7 @@ async fn serve_stream(context: &ServeContext, session: &Session, send: SendStrea
             answer(peer, send, recv, first, async |request| issuer.answer_renew(request, identity).await)
                 .await;
         }
+        (FlowProtocol::Speedtest, _) => speedtest::serve(context, session, syn, send, recv, first).await,
         _ => refuse(peer, send, recv, Reason::Unsupported).await,
     }
 }
@@ -186,7 +190,7 @@ async fn answer(
     }
 }
 
-async fn refuse(peer: &NodeId, mut send: SendStream, mut recv: RecvStream, reason: Reason) {
+pub(super) async fn refuse(peer: &NodeId, mut send: SendStream, mut recv: RecvStream, reason: Reason) {
     let ack = Message::SynAckData(SynAckData { result: false, reason: Some(reason) });
     if matches!(timeout(ANSWER_TIMEOUT, write_head(&mut send, peer, &ack)).await, Ok(Ok(()))) {
         let _ = send.finish();
@@ -196,7 +200,13 @@ async fn refuse(peer: &NodeId, mut send: SendStream, mut recv: RecvStream, reaso
     let _ = recv.stop(VarInt::from_u32(reason.code()));
 }
 
-fn malformed(context: &ServeContext, peer: &NodeId, send: SendStream, recv: RecvStream, what: &str) {
+pub(super) fn malformed(
+    context: &ServeContext,
+    peer: &NodeId,
+    send: SendStream,
+    recv: RecvStream,
+    what: &str,
+) {
     context.counters.error(ErrorKind::Protocol);
     if context.repeats.is_news((peer, what)) {
         tracing::warn!(%peer, "stream refused: {}", what.escape_debug());

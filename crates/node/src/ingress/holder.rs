@@ -3,13 +3,13 @@
 use std::fs;
 
 /// The process that listens on a TCP port: `nginx (process 1234)`.
-pub(crate) fn of_tcp_port(port: u16) -> Option<String> {
+pub fn of_tcp_port(port: u16) -> Option<String> {
     const LISTEN: &str = "0A";
     of_port(["/proc/net/tcp", "/proc/net/tcp6"], port, Some(LISTEN))
 }
 
 /// The process that is bound to a UDP port.
-pub(crate) fn of_udp_port(port: u16) -> Option<String> {
+pub fn of_udp_port(port: u16) -> Option<String> {
     of_port(["/proc/net/udp", "/proc/net/udp6"], port, None)
 }
 

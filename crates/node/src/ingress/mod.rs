@@ -1,6 +1,6 @@
 //! Ingress: local listeners whose connections become flows.
 
-pub(crate) mod holder;
+pub mod holder;
 mod set;
 
 use std::fs;

@@ -95,6 +95,7 @@ impl LinkContext {
             mesh: self.credentials.mesh(),
             epoch: self.epoch,
             capabilities: self.capabilities.clone(),
+            clock_ms: u64::try_from(Timestamp::now().as_millisecond()).ok(),
         }
     }
 }
@@ -146,6 +147,7 @@ struct Inner {
     peer: PeerIdentity,
     syn: SynMsg,
     made: Made,
+    clock_offset_ms: Option<i64>,
     since: Timestamp,
     connection: Connection,
     outbox: mpsc::Sender<Message>,
@@ -186,6 +188,7 @@ impl Link {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let inner = Inner {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            clock_offset_ms: clock_offset(&syn, connection.rtt(PathId::ZERO), Timestamp::now()),
             peer,
             syn,
             made,
@@ -217,6 +220,12 @@ impl Link {
     /// The neighbour's boot epoch.
     pub fn epoch(&self) -> u64 {
         self.0.syn.epoch
+    }
+
+    /// By how much the neighbour's clock was ahead of this machine's when the link was made, in ms, give or take half
+    /// a round trip; negative where it was behind. None where it did not say.
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.0.clock_offset_ms
     }
 
     /// Whether this node dialled it.
@@ -294,4 +303,11 @@ impl Link {
 
 fn current_address(connection: &Connection) -> Option<SocketAddr> {
     connection.path(PathId::ZERO)?.remote_address().ok().map(ffmesh_udp::canonical)
+}
+
+/// By how much the sender's clock is ahead of this one, at which its message arrived: it travelled half a round trip.
+fn clock_offset(syn: &SynMsg, rtt: Option<Duration>, arrived: Timestamp) -> Option<i64> {
+    let sent = i64::try_from(syn.clock_ms?).ok()?;
+    let travelled = i64::try_from(rtt.unwrap_or_default().as_millis() / 2).ok()?;
+    sent.checked_add(travelled)?.checked_sub(arrived.as_millisecond())
 }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::measure::{self, Glance};
 use super::settings::{self, Offered};
-use super::{Parts, routes, topology};
+use super::{Parts, routes, speedtest, topology};
 use crate::admin::{BoxFuture, Control, HistoryQuery, OpenFlow};
 use crate::config::{Proxy, ProxyTarget, span};
 use crate::events::Events;
@@ -179,6 +179,14 @@ impl Control for NodeControl {
         })
     }
 
+    fn speedtest(
+        &self,
+        node: NodeId,
+        duration: Duration,
+    ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>> {
+        Box::pin(speedtest::speedtest(self.opening.clone(), node, duration))
+    }
+
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
             let (ours, flows) =
@@ -293,6 +301,7 @@ fn linked(link: &Link) -> api::Peer {
         loss: vitals.loss,
         groups: link.peer().groups.clone(),
         relay: link.peer().relay,
+        clock_offset_ms: link.clock_offset_ms(),
         last_error: None,
     }
 }
@@ -320,6 +329,7 @@ fn absent(node: &NodeId, state: api::PeerState, since: Timestamp, last_error: Op
         loss: None,
         groups: Vec::new(),
         relay: false,
+        clock_offset_ms: None,
         last_error,
     }
 }

@@ -27,6 +27,7 @@ mod measure;
 mod renew;
 mod routes;
 mod settings;
+mod speedtest;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -55,7 +56,7 @@ use crate::config::{self, Config, Loaded};
 use crate::driver::{Driver, DriverConfig, Started, Terms};
 use crate::egress::Egress;
 use crate::events::Events;
-use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, serve};
+use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, Speedtests, serve};
 use crate::history::History;
 use crate::identity::{
     CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
@@ -484,6 +485,7 @@ async fn serve_sessions(parts: Arc<Parts>, mut sessions: mpsc::Receiver<Session>
         flows: parts.flows.clone(),
         egress: parts.egress.clone(),
         issuer: parts.issuer.clone(),
+        speedtests: Speedtests::default(),
         counters: parts.counters.clone(),
         repeats: parts.repeats.clone(),
     };

@@ -98,6 +98,21 @@ impl Control for Double {
         })
     }
 
+    fn speedtest(
+        &self,
+        node: NodeId,
+        duration: Duration,
+    ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>> {
+        Box::pin(async move {
+            let one_way = json!({"bytes": 1, "seconds": duration.as_secs(), "mbit_per_s": 1.5});
+            Ok(serde_json::from_value(json!({
+                "node_id": known(node)?, "up": one_way, "down": one_way, "rtt_idle_ms": 1.5,
+                "rtt_loaded_ms": null, "route": ["here", "server"]
+            }))
+            .unwrap())
+        })
+    }
+
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {
         Box::pin(async move {
             known(node)?;
@@ -344,6 +359,10 @@ async fn answers_each_path() {
     assert_eq!(node.get("/healthz").await, (200, "ok\n".to_owned()));
     let (status, reply) = node.post("/api/v1/ping", r#"{"node":"server"}"#).await;
     assert_eq!((status, &reply["rtt_ms"]), (200, &json!(1.5)));
+    for (body, seconds) in [(r#"{"node":"server"}"#, 3.0), (r#"{"node":"server","duration_s":30}"#, 30.0)] {
+        let (status, reply) = node.post("/api/v1/speedtest", body).await;
+        assert_eq!((status, &reply["down"]["seconds"]), (200, &json!(seconds)));
+    }
     // Nothing has to be said in the body, and an empty object does not hurt.
     for body in ["", "{}"] {
         let (status, reply) = node.post("/api/v1/drain", body).await;
@@ -413,6 +432,10 @@ async fn every_error_is_json_that_says_why() {
         ("/api/v1/ping", &large, 413),
         ("/api/v1/trace", r#"{"node":"no.name"}"#, 400),
         ("/api/v1/trace", r#"{"node":"stranger"}"#, 404),
+        ("/api/v1/speedtest", r#"{"node":"stranger"}"#, 404),
+        ("/api/v1/speedtest", r#"{"node":"server","duration_s":0}"#, 400),
+        ("/api/v1/speedtest", r#"{"node":"server","duration_s":31}"#, 400),
+        ("/api/v1/speedtest", r#"{"node":"server","seconds":3}"#, 400),
         ("/api/v1/routes", "", 405),
         ("/api/v1/tokens", r#"{"ttl_s":60,"uses":1,"node":null,"groups":[],"relay":false}"#, 409),
         ("/api/v1/tokens", r#"{"ttl_s":60,"uses":0,"node":null,"groups":[],"relay":true}"#, 400),
