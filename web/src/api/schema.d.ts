@@ -355,6 +355,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/speedtest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Throughput to a node and back */
+        post: operations["speedtest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/status": {
         parameters: {
             query?: never;
@@ -784,6 +801,11 @@ export interface components {
         Peer: {
             /** @description Its address now, or the one that is dialled */
             address?: string | null;
+            /**
+             * Format: int64
+             * @description By how much its clock was ahead of this machine's when the link was made, ms, give or take half a round trip
+             */
+            clock_offset_ms?: number | null;
             /** @description Whether this node dialled the link */
             dialled: boolean;
             /** @description Its groups, as its certificate says */
@@ -1095,6 +1117,40 @@ export interface components {
              */
             expires: string;
         };
+        /** @description Answer to a [`SpeedtestRequest`]: payload over the mesh to that node and back, one direction after the other. */
+        Speedtest: {
+            /** @description From there to here */
+            down: components["schemas"]["Throughput"];
+            /** @description The node */
+            node_id: string;
+            /** @description The route that was first choice at the end, first to last node */
+            route: string[];
+            /**
+             * Format: double
+             * @description Round trip time before, ms
+             */
+            rtt_idle_ms?: number | null;
+            /**
+             * Format: double
+             * @description Mean round trip time under load, ms
+             */
+            rtt_loaded_ms?: number | null;
+            /** @description From here to there, as that node counted it */
+            up: components["schemas"]["Throughput"];
+        };
+        /** @description `POST /api/v1/speedtest`: what to measure. */
+        SpeedtestRequest: {
+            /**
+             * Format: int32
+             * @description Seconds for each direction, 1 to 30; 3 without it
+             */
+            duration_s?: number | null;
+            /**
+             * @description The node
+             * @example server
+             */
+            node: string;
+        };
         /** @description `GET /api/v1/status`: the node at a glance. */
         Status: {
             /** @description Whether it takes connections from others (`quic.listen_port`) */
@@ -1204,6 +1260,24 @@ export interface components {
             upstreams_up: number;
             /** @description Version of the program */
             version: string;
+        };
+        /** @description What went one way. */
+        Throughput: {
+            /**
+             * Format: int64
+             * @description Payload bytes that arrived
+             */
+            bytes: number;
+            /**
+             * Format: double
+             * @description That is, in Mbit/s
+             */
+            mbit_per_s: number;
+            /**
+             * Format: double
+             * @description In this time
+             */
+            seconds: number;
         };
         /** @description A token that was made. The one place where its secret is shown. */
         Token: {
@@ -2410,6 +2484,66 @@ export interface operations {
             };
             /** @description The request has no session, but the token, or came over the Unix socket */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description What failed, why, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    speedtest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SpeedtestRequest"];
+            };
+        };
+        responses: {
+            /** @description What was measured */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Speedtest"];
+                };
+            };
+            /** @description No such node is known */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The node's version has no speed test */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description No route, or too many tests at once */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
