@@ -19,6 +19,10 @@ test *words:
 acceptance *words:
     cargo test --test acceptance -- {{ words }}
 
+# The console: its logic, and every page in a browser (needs Node.js 20.19, npm and Chromium)
+console:
+    cd web && npm ci && npm test && npm run e2e
+
 # A whole mesh on loopback; prints what to try
 demo *options:
     cargo run --release -- demo {{ options }}
