@@ -89,6 +89,11 @@ fn is_log(change: &Change) -> bool {
     matches!(change, Change::Log(_))
 }
 
+/// Whether it is kept for clients that come back.
+fn is_kept(change: &Change) -> bool {
+    !matches!(change, Change::Log(_) | Change::Sample(_))
+}
+
 fn path(nodes: &[&str]) -> Vec<NodeId> {
     nodes.iter().map(|node| node.parse().unwrap()).collect()
 }
@@ -139,14 +144,14 @@ fn a_failover_is_seen_as_it_happens_and_a_lost_stream_misses_nothing() {
     drop(stream.socket);
     mesh.node_mut(&relay).start();
     mesh.node("a").wait_for_peer(&relay);
-    let last = seen.iter().find(|event| !is_log(&event.change)).unwrap().id;
+    let last = seen.iter().find(|event| is_kept(&event.change)).unwrap().id;
     let mut again = Stream::open(mesh.node("a"), &format!("Last-Event-ID: {last}\r\n"));
     again.until("the relay is back", |events| {
         place(events, |change| is_peer(change, &relay, PeerState::Up)).is_some()
             && place(events, |change| is_node(change, &relay, true)).is_some()
     });
-    let kept: Vec<_> = seen.iter().filter(|event| event.id > last && !is_log(&event.change)).collect();
-    let back: Vec<_> = again.events.iter().filter(|event| !is_log(&event.change)).take(kept.len()).collect();
+    let kept: Vec<_> = seen.iter().filter(|event| event.id > last && is_kept(&event.change)).collect();
+    let back: Vec<_> = again.events.iter().filter(|event| is_kept(&event.change)).take(kept.len()).collect();
     assert_eq!(back, kept, "the same, with the same numbers");
     conn.echo(b"at last").unwrap();
 
