@@ -458,21 +458,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn payload_is_counted_over_the_time_that_it_took() {
-        let (mut near, mut far) = tokio::io::duplex(CHUNK);
-        let sending = async {
-            let sent = send_payload(&mut near, 2 * SECOND, |_| {}).await.unwrap();
-            drop(near);
-            sent
+        let (mut near, mut in_line) = tokio::io::duplex(CHUNK);
+        let (mut out_of_line, mut far) = tokio::io::duplex(CHUNK);
+        let line = async move {
+            sleep(SECOND).await; // the clock begins with the first byte
+            let mut chunk = vec![0; CHUNK];
+            while let Ok(read @ 1..) = in_line.read(&mut chunk).await {
+                sleep(SECOND / 10).await;
+                out_of_line.write_all(&chunk[..read]).await.unwrap();
+            }
         };
-        let receiving = async {
-            sleep(SECOND).await; // its clock begins with the first byte
-            receive_payload(&mut far, 2 * SECOND, |_| {}).await.unwrap()
-        };
-        let throttled = tokio::spawn(async { sleep(2 * SECOND).await });
-        let (sent, (bytes, time)) = tokio::join!(sending, receiving);
-        throttled.await.unwrap();
-        assert_eq!(sent, bytes);
-        assert!(time <= SECOND + SECOND / 10, "{time:?}");
+        let sending = async move { send_payload(&mut near, 3 * SECOND, |_| {}).await.unwrap() };
+        let receiving = receive_payload(&mut far, 3 * SECOND, |_| {});
+        let ((), written, received) = tokio::join!(line, sending, receiving);
+        let (bytes, time) = received.unwrap();
+        assert_eq!(written, bytes);
+        assert!((19 * CHUNK as u64..=23 * CHUNK as u64).contains(&bytes), "{bytes} bytes");
+        assert!((SECOND * 9 / 5..=SECOND * 11 / 5).contains(&time), "{time:?}");
     }
 
     #[tokio::test(start_paused = true)]
