@@ -123,7 +123,7 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn commands_of_later_versions_do_not_pretend_to_exist() {
-    for command in ["services", "speedtest", "reload", "drain", "revoke", "authority"] {
+    for command in ["services", "reload", "drain", "revoke", "authority"] {
         assert_refused(&[command], 2, &["unrecognized subcommand"]);
     }
 }
@@ -133,6 +133,10 @@ fn a_configuration_that_cannot_be_read_is_status_2() {
     for args in [&["missing.yaml"][..], &["up", "missing.yaml"], &["--state-dir", "/x", "missing.yaml"]] {
         assert_refused(args, 2, &["missing.yaml"]);
     }
+    assert_refused(&["doctor"], 2, &["the configuration file is missing"]);
+    let output = run(&["doctor", "missing.yaml", "--json"]);
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &findings[0]["result"]), (Some(2), &json!("failed")), "{findings}");
     let output = run(&["check", "missing.yaml", "--json"]);
     assert_eq!(output.status.code(), Some(2));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
