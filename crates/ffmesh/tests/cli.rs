@@ -141,6 +141,10 @@ fn a_configuration_that_cannot_be_read_is_status_2() {
     for args in [&["missing.yaml"][..], &["up", "missing.yaml"], &["--state-dir", "/x", "missing.yaml"]] {
         assert_refused(args, 2, &["missing.yaml"]);
     }
+    assert_refused(&["doctor"], 2, &["the configuration file is missing"]);
+    let output = run(&["doctor", "missing.yaml", "--json"]);
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &findings[0]["result"]), (Some(2), &json!("failed")), "{findings}");
     let output = run(&["check", "missing.yaml", "--json"]);
     assert_eq!(output.status.code(), Some(2));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

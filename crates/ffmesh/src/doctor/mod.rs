@@ -125,7 +125,8 @@ fn print(findings: &[Finding], json: bool) -> Outcome {
     }
     let count = |verdict| findings.iter().filter(|finding| finding.result == verdict).count();
     let (failed, warnings) = (count(Verdict::Failed), count(Verdict::Warning));
-    output::line(&format!("\n{failed} failed, {warnings} warnings, {} ok", count(Verdict::Ok)))
+    let plural = if warnings == 1 { "" } else { "s" };
+    output::line(&format!("\n{failed} failed, {warnings} warning{plural}, {} ok", count(Verdict::Ok)))
 }
 
 fn text(finding: &Finding, colour: bool) -> String {

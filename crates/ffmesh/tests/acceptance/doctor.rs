@@ -75,6 +75,14 @@ fn what_is_in_the_way_is_named() {
     mesh.net("b").hear();
     assert_eq!(result(&findings(&mesh).1, "upstream b").0, "ok");
 
+    // Another node is there than the file says.
+    let address = mesh.address("a", "b");
+    let other = format!("quic:\n  upstreams:\n    - {{ node_id: \"c\", address: \"{address}\" }}\n");
+    let own = std::fs::read_to_string(mesh.node("a").config()).unwrap();
+    mesh.node("a").configure(&other);
+    assert_fails(&mesh, "upstream c", "is b, not c");
+    std::fs::write(mesh.node("a").config(), own).unwrap();
+
     // A port is taken.
     let address = mesh.proxy("b", "echo");
     let taken = mesh.net("a").inside(|| TcpListener::bind(&address)).unwrap();

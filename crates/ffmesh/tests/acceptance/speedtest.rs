@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ffmesh_api::Speedtest;
 use ffmesh_core::reason::Reason;
-use ffmesh_lab::{Plan, until};
-use serde_json::Value;
+use ffmesh_lab::{Plan, report, until};
+use serde_json::{Value, json};
 
 use crate::mesh;
 use crate::pair::{Family, Pair, SERVER};
@@ -18,6 +18,7 @@ const DOWN: u32 = 20;
 const SHARES: std::ops::RangeInclusive<f64> = 0.7..=1.05;
 
 fn assert_is_the_line(measured: &Speedtest, hops: usize) {
+    report("speedtest", &json!({ "line_up_mbit": UP, "line_down_mbit": DOWN, "measured": measured }));
     for (way, line) in [(&measured.up, UP), (&measured.down, DOWN)] {
         let share = way.mbit_per_s / f64::from(line);
         assert!(SHARES.contains(&share), "{share:.2} of {line} Mbit/s: {measured:?}");
