@@ -6,6 +6,8 @@ import { fileURLToPath } from "node:url";
 import { get } from "node:http";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Status } from "../src/api/types";
+import { bytes } from "../src/format";
 import { browser, Watch } from "./browser";
 
 const FFMESH = process.env.FFMESH ?? fileURLToPath(new URL("../../target/release/ffmesh", import.meta.url));
@@ -134,6 +136,40 @@ describe("the console of a node", () => {
     type(`start ${used}`);
     await go("peers");
     await page.getByRole("row", { name: new RegExp(`${used} up`) }).waitFor({ timeout: 30_000 });
+    expect(watch.said).toEqual([]);
+  });
+
+  it("has the figures of the API and of the metrics", async () => {
+    await go("overview");
+    const figure = (title: string) => page.locator(".figure-box").filter({ hasText: title }).innerText();
+    // Some of them change all the time: they are compared until they were read within one moment.
+    const differ = async () => {
+      const [status, metrics] = await page.evaluate(async () => {
+        const [status, metrics] = await Promise.all([fetch("/api/v1/status"), fetch("/metrics")]);
+        return [(await status.json()) as Status, await metrics.text()] as const;
+      });
+      const sample = (name: string) => {
+        const line = metrics.split("\n").find((line) => line.startsWith(`${name} `));
+        return Number(line?.slice(name.length + 1));
+      };
+      const errors = metrics.matchAll(/^ffmesh_errors_total{.*} (\d+)$/gm);
+      const shown = await Promise.all(["Sent", "Failovers", "Connection"].map(figure));
+      const pairs = {
+        sent: [shown[0]?.includes(bytes(status.bytes_sent)), true],
+        failovers: [shown[1]?.includes(`\n${status.failovers}\n`), true],
+        links: [shown[2]?.includes(`${status.links_up}`), true],
+        "sent in metrics": [sample('ffmesh_flow_bytes_total{proxy="web",direction="up"}'), status.bytes_sent],
+        "failovers in metrics": [sample("ffmesh_failovers_total"), status.failovers],
+        "links in metrics": [sample('ffmesh_peers{state="up"}'), status.links_up],
+        "errors in metrics": [
+          [...errors].reduce((sum, [, count]) => sum + Number(count), 0),
+          status.errors.reduce((sum, { count }) => sum + count, 0),
+        ],
+        "a failover": [status.failovers > 0, true],
+      };
+      return Object.entries(pairs).filter(([, [one, other]]) => one !== other);
+    };
+    await expect.poll(differ, { timeout: 15_000 }).toEqual([]);
     expect(watch.said).toEqual([]);
   });
 
