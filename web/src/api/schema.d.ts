@@ -1680,7 +1680,7 @@ export interface operations {
             /** @description The session, whose cookie comes beside it */
             200: {
                 headers: {
-                    /** @description `ffmesh_session`, out of reach of scripts */
+                    /** @description `ffmesh_session_…`, out of reach of scripts */
                     "set-cookie"?: string;
                     [name: string]: unknown;
                 };

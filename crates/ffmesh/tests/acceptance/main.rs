@@ -9,6 +9,7 @@
 //! - [`resilience`]: kills, outages, aborted flows, stalled readers
 //! - [`limits`]: open files, idle flows, shutting down
 //! - [`figures_agree`]: what status, proxies, flows and metrics say, and what a client has measured
+//! - [`admin_attacks`]: the admin API over TCP, and those who want in or want it down
 //! - [`choices`]: Unix sockets, state directories, which node a command talks to
 //! - [`reload`]: another configuration while the node runs; proxies and services that are added then
 //!
@@ -24,6 +25,7 @@
 //! - [`rolling`]: every relay is restarted under load; what a draining node does
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
+//! - [`observing`]: what it costs to be looked at
 //! - [`speedtest`]: what `ffmesh speedtest` measures is what the line carries
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
 //! - [`doctor`]: what `ffmesh doctor` finds on a machine where something is wrong
@@ -37,6 +39,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![allow(clippy::print_stderr, reason = "what a measurement has to say goes to its output")]
 
+mod admin_attacks;
 mod chains;
 mod choices;
 mod discovery;
@@ -49,6 +52,7 @@ mod figures_agree;
 mod liars;
 mod limits;
 mod moving;
+mod observing;
 mod opaque;
 mod pair;
 mod refusals;

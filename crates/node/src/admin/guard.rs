@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use ffmesh_core::text::escape;
 use tokio::sync::Semaphore;
 
-use super::auth::{Auth, COOKIE, Login};
+use super::auth::{Auth, Login};
 use super::hosts::{HostError, Hosts, is_own_origin};
 use super::limits::{MAX_REQUESTS, busy};
 use super::routes::Failure;
@@ -141,7 +141,7 @@ impl Guard {
                 "the token is wrong; it is in `admin.token` in the node's state directory",
             ));
         }
-        let mut cookies = session_cookies(headers).peekable();
+        let mut cookies = session_cookies(headers, self.auth.cookie()).peekable();
         if cookies.peek().is_none() {
             return Err(unauthorized(
                 "this needs `Authorization: Bearer` with the token in `admin.token` in the node's state directory; \
@@ -197,9 +197,9 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// What the request has as ids of sessions: several, where pages of other ports or paths have set some.
-fn session_cookies(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+/// What the request has as ids of sessions: several, where pages of other paths have set some.
+fn session_cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let cookies = headers.get_all(header::COOKIE).iter();
     let cookies = cookies.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-    cookies.filter_map(|cookie| cookie.trim_ascii().strip_prefix(COOKIE.as_bytes())?.strip_prefix(b"="))
+    cookies.filter_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

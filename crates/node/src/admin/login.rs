@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use ffmesh_api as api;
 
-use super::auth::{Auth, COOKIE, Login};
+use super::auth::{Auth, Login};
 use super::guard::{Client, unauthorized};
 use super::routes::{Failure, Shared, json, read};
 
@@ -24,7 +24,7 @@ type Node = State<Arc<Shared>>;
     request_body(content = api::Login, example = json!({"token": "what is in admin.token"})),
     responses(
         (status = 200, description = "The session, whose cookie comes beside it", body = api::Session,
-            headers(("set-cookie" = String, description = "`ffmesh_session`, out of reach of scripts"))),
+            headers(("set-cookie" = String, description = "`ffmesh_session_…`, out of reach of scripts"))),
         (status = 400, description = "Not exactly one of `token` and `code`", body = api::Error),
         (status = 401, description = "The token is wrong, or the code is wrong, used or too old", body = api::Error),
         (status = 409, description = "`admin.listen` is not set", body = api::Error),
@@ -59,7 +59,7 @@ pub(super) async fn login(
     // Behind a proxy with TLS the cookie never travels in clear.
     let tls = headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     let secure = if tls { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={id}; HttpOnly; SameSite=Strict; Path=/{secure}");
+    let cookie = format!("{}={id}; HttpOnly; SameSite=Strict; Path=/{secure}", auth.cookie());
     Ok((AppendHeaders([(header::SET_COOKIE, cookie)]), json(&session)).into_response())
 }
 
@@ -90,8 +90,9 @@ pub(super) async fn session(login: Option<Extension<Login>>) -> Result<Response,
 )]
 pub(super) async fn logout(State(node): Node, login: Option<Extension<Login>>) -> Result<Response, Failure> {
     let Extension(login) = login.ok_or_else(no_session)?;
-    auth(&node)?.log_out(&login);
-    let cookie = format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
+    let auth = auth(&node)?;
+    auth.log_out(&login);
+    let cookie = format!("{}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0", auth.cookie());
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
 

@@ -42,7 +42,7 @@ pub(super) fn frame() -> OpenApi {
         .build();
     let session = ApiKeyValue::with_description(
         COOKIE,
-        "Set by `POST /api/v1/login`. Requests that are not GET need the session's `csrf_token` as `X-CSRF-Token`, too.",
+        "Set by `POST /api/v1/login`, with a suffix of each node's own. Requests that are not GET need the session's `csrf_token` as `X-CSRF-Token`, too.",
     );
     if let Some(components) = &mut document.components {
         components.add_security_scheme("token", SecurityScheme::Http(token));

@@ -1,7 +1,8 @@
 //! From a file or a text to a checked configuration.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::problem::{Place, Problem, Problems, Report};
@@ -23,9 +24,26 @@ pub struct Loaded {
 ///
 /// # Errors
 /// One problem of the file as a whole.
-pub fn read(path: &Path) -> Result<Vec<u8>, Problems> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Problems> {
+    bytes(path, File::open(path))
+}
+
+/// The same of a file that is read again while the node runs: it does not wait for who may write to a pipe.
+///
+/// # Errors
+/// One problem of the file as a whole, also where it is no regular file.
+pub fn read_again(path: &Path) -> Result<Vec<u8>, Problems> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    if file.as_ref().is_ok_and(|file| file.metadata().is_ok_and(|is| !is.is_file() && !is.is_dir())) {
+        let message = "is no regular file, and can't be read again: start the node with one".into();
+        return Err(whole(path, message));
+    }
+    bytes(path, file)
+}
+
+fn bytes(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, Problems> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         return Err(whole(
             path,

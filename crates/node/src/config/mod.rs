@@ -29,7 +29,7 @@ use ffmesh_core::policy;
 use ffmesh_core::target::{Host, Target};
 
 pub use diff::{Change, Diff, Entry, Kind};
-pub use load::{Loaded, read as read_file};
+pub use load::{Loaded, read_again};
 pub use problem::{Problem, Problems};
 pub(crate) use value::span;
 

@@ -462,3 +462,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_no_file_is_not_waited_for_when_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let said = |path: &Path| read_again(path).unwrap_err().to_string();
+    assert!(said(&pipe).contains("is no regular file"), "{}", said(&pipe));
+    assert!(said(Path::new("/dev/zero")).contains("is no regular file"));
+    assert!(said(dir.path()).contains("is a directory"), "{}", said(dir.path()));
+    let file = dir.path().join("a.yaml");
+    std::fs::write(&file, "watch: true\n").unwrap();
+    assert_eq!(read_again(&file).unwrap(), b"watch: true\n");
+}

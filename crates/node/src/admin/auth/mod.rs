@@ -29,13 +29,15 @@ pub use self::logins::LOGIN_IDLE;
 /// The SHA-256 of a secret.
 type Fingerprint = [u8; 32];
 
-/// Name of the cookie of a session of the console.
+/// How the cookie of a session of the console begins. Behind it stands what is each node's own: a browser sends the
+/// cookies of a host to all of its ports, and several nodes may be reached at one.
 pub const COOKIE: &str = "ffmesh_session";
 
 /// Decides who may use the API over TCP. One for the node: codes are made over the Unix socket and used over TCP.
 #[derive(Debug)]
 pub struct Auth {
     token: Fingerprint,
+    cookie: String,
     listen: SocketAddr,
     hosts: Vec<String>,
     logins: Mutex<Logins>,
@@ -71,8 +73,12 @@ impl Auth {
         listen: SocketAddr,
         counters: Arc<Counters>,
     ) -> Result<Self, StateError> {
+        let token = token::load_or_make(state)?;
+        // Of a fingerprint's fingerprint: it tells nothing of the token.
+        let own = &fingerprint(&token)[..4];
         Ok(Self {
-            token: token::load_or_make(state)?,
+            token,
+            cookie: format!("{COOKIE}_{}", data_encoding::HEXLOWER.encode(own)),
             listen,
             hosts: admin.hosts.clone(),
             logins: Mutex::default(),
@@ -81,6 +87,11 @@ impl Auth {
             counters,
             repeats: Repeats::default(),
         })
+    }
+
+    /// Name of the cookie of this node's sessions.
+    pub(super) fn cookie(&self) -> &str {
+        &self.cookie
     }
 
     /// The address that the API listens on.

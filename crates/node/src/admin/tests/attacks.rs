@@ -49,6 +49,13 @@ struct Browser {
     csrf: String,
 }
 
+impl Browser {
+    /// The name of its cookie.
+    fn name(&self) -> &str {
+        self.cookie.split('=').next().unwrap()
+    }
+}
+
 fn door() -> Door {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::at(&dir.path().join("state"));
@@ -103,7 +110,7 @@ impl Door {
         let answer = self.ask("POST", "/api/v1/login", &[], &login).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         let cookie = answer.header("set-cookie").unwrap();
-        for word in ["ffmesh_session=", "HttpOnly", "SameSite=Strict", "Path=/"] {
+        for word in ["ffmesh_session_", "HttpOnly", "SameSite=Strict", "Path=/"] {
             assert!(cookie.contains(word), "{cookie}");
         }
         let cookie = cookie.split(';').next().unwrap().to_owned();
@@ -258,7 +265,7 @@ async fn a_session_needs_its_own_csrf_token_and_ends() {
         assert_eq!(door.ping(&browser, csrf).await, 403, "{csrf:?}");
     }
     assert_eq!(door.ping(&browser, Some(&browser.csrf)).await, 200);
-    let beside = Browser { cookie: format!("a=b; ffmesh_session=x; {}", browser.cookie), ..other };
+    let beside = Browser { cookie: format!("a=b; {}=x; {}", browser.name(), browser.cookie), ..other };
     assert_eq!(door.ping(&beside, Some(&browser.csrf)).await, 200, "a foreign cookie beside it");
     let headers = [("Cookie", &*browser.cookie), ("X-CSRF-Token", &*browser.csrf)];
     let out = door.ask("POST", "/api/v1/logout", &headers, "").await;
@@ -269,9 +276,21 @@ async fn a_session_needs_its_own_csrf_token_and_ends() {
 }
 
 #[tokio::test]
+async fn two_nodes_of_one_host_do_not_take_each_others_sessions() {
+    let (one, other) = (door(), door());
+    let (here, there) = (one.log_in().await, other.log_in().await);
+    assert_ne!(here.name(), there.name());
+    let both = format!("{}; {}", here.cookie, there.cookie);
+    for door in [&one, &other] {
+        assert_eq!(door.ask("GET", "/api/v1/status", &[("Cookie", &both)], "").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_session_is_never_one_that_the_client_chose() {
     let door = door();
-    let chosen = [("Cookie", "ffmesh_session=chosen-by-the-attacker-and-long-enough-12")];
+    let chosen = format!("{}=chosen-by-the-attacker-and-long-enough-12", door.log_in().await.name());
+    let chosen = [("Cookie", &*chosen)];
     assert_eq!(door.ask("GET", "/api/v1/status", &chosen, "").await.status, 401);
     let login = json!({ "token": door.token }).to_string();
     let answer = door.ask("POST", "/api/v1/login", &chosen, &login).await;

@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{Parts, flow_limits, terms};
-use crate::config::{Change, Config, Diff, Loaded, Problem, Proxy, Service, read_file};
+use crate::config::{Change, Config, Diff, Loaded, Problem, Proxy, Service, read_again};
 use crate::egress::{self, ServiceAddresses};
 use crate::flow::OpenContext;
 use crate::ingress::{BindError, Ingresses};
@@ -150,7 +150,7 @@ impl Owner {
                 }
                 _ = looks.tick(), if config.watch && !self.ending && look.is_empty() => {
                     if let Some(path) = config.path.clone() {
-                        look.spawn_blocking(move || read_file(&path));
+                        look.spawn_blocking(move || read_again(&path));
                     }
                 }
                 Some(Ok(content)) = look.join_next() => self.seen(content).await,
@@ -183,7 +183,7 @@ impl Owner {
         let Some(path) = self.parts.config().path.clone() else {
             return Err(api::Error::new("this node was started without a configuration file"));
         };
-        let content = tokio::task::spawn_blocking(move || read_file(&path)).await;
+        let content = tokio::task::spawn_blocking(move || read_again(&path)).await;
         self.apply_file(content.map_err(|error| api::Error::new(error.to_string()))?).await
     }
 
