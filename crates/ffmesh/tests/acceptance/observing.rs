@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::mesh;
 
 /// Pairs of transfers, one of each unobserved.
-const PAIRS: usize = 5;
+const PAIRS: usize = 3;
 /// Seconds of each transfer.
 const SECONDS: &str = "3";
 /// The first second is the connection finding its rate.

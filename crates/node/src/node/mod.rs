@@ -19,6 +19,7 @@
 //! connections, which the node closes when it is dropped.
 
 mod accept;
+mod bind;
 mod control;
 mod drain;
 mod liveness;
@@ -31,7 +32,6 @@ mod speedtest;
 mod topology;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +45,6 @@ use ffmesh_core::policy::{Own, Policy};
 use ffmesh_core::reason::Reason;
 use ffmesh_core::target::Target;
 use ffmesh_core::wire::Capability;
-use ffmesh_udp::Socket;
 use jiff::Timestamp;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -58,10 +57,8 @@ use crate::egress::Egress;
 use crate::events::Events;
 use crate::flow::{FlowLimits, Flows, OpenContext, ServeContext, Speedtests, serve};
 use crate::history::History;
-use crate::identity::{
-    CertificateError, Certificates, Credentials, IdentityError, Issuer, KnownKeys, RecordSigner,
-};
-use crate::ingress::{BindError, Ingress, holder};
+use crate::identity::{Certificates, Credentials, Issuer, KnownKeys, RecordSigner};
+use crate::ingress::Ingress;
 use crate::journal::Journal;
 use crate::link::{self, LinkContext, Upstreams, WantedDialler, dial_wanted};
 use crate::metrics::Counters;
@@ -69,9 +66,11 @@ use crate::repeats::Repeats;
 use crate::session::{Session, SessionContext, Sessions};
 use crate::socket::Labels;
 use crate::state::{StateDir, StateError, StateLock};
-use crate::store::{Store, StoreError};
-use crate::transport::{Transport, TransportError};
+use crate::store::Store;
+use crate::transport::Transport;
 
+use bind::Bound;
+pub use bind::StartError;
 pub use liveness::Liveness;
 use settings::{InForce, Owner, Plan, Settings};
 
@@ -85,56 +84,6 @@ const STOPPING: &str = "the node is shutting down";
 const SESSION_CLOSE_LEAD: Duration = Duration::from_millis(50);
 /// How long the neighbours are given to take in that this node ends.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
-
-/// Why a node did not start. Nothing is left running.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Credentials are missing or cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The UDP port cannot be bound.
-    #[error("cannot bind UDP port {port}: {reason}")]
-    Udp {
-        /// `quic.listen_port`, or 0
-        port: u16,
-        /// Why, and what to do
-        reason: String,
-    },
-    /// A proxy cannot listen.
-    #[error(transparent)]
-    Proxy(#[from] BindError),
-    /// The admin socket cannot be bound.
-    #[error("cannot bind the admin socket {}: {error}", path.display())]
-    Admin {
-        /// Where
-        path: PathBuf,
-        /// What the system says
-        error: io::Error,
-    },
-    /// The admin API cannot listen.
-    #[error(transparent)]
-    AdminListen(#[from] admin::ListenError),
-    /// The state directory or the machine's addresses cannot be read.
-    #[error("cannot use {} or read this machine's addresses: {error}", path.display())]
-    Machine {
-        /// The state directory
-        path: PathBuf,
-        /// What the system says
-        error: io::Error,
-    },
-    /// This node's certificate would not be taken by others.
-    #[error("this node's certificate cannot be used: {0}")]
-    Certificate(#[from] CertificateError),
-    /// The QUIC endpoint could not be made.
-    #[error("cannot start QUIC: {0}")]
-    Transport(#[from] TransportError),
-}
 
 /// A running node. Dropping it ends it at once; [`stop`](Self::stop) tells the neighbours.
 #[derive(Debug)]
@@ -405,56 +354,6 @@ impl Parts {
     }
 }
 
-/// What a node has bound before it serves.
-struct Bound {
-    udp: Socket,
-    udp_address: SocketAddr,
-    proxies: settings::Bound,
-    admin_path: PathBuf,
-    admin_socket: UnixListener,
-    admin_tcp: Option<TcpListener>,
-}
-
-impl Bound {
-    fn bind(config: &Config, plan: &Plan, state: &StateDir) -> Result<Self, StartError> {
-        let port = config.quic.listen_port.unwrap_or(0);
-        let failed = |error| StartError::Udp { port, reason: explain_udp(config, &error) };
-        let udp = Socket::bind(config.quic.listen_address, port).map_err(failed)?;
-        let udp_address = udp.local_addr().map_err(failed)?;
-        let proxies = plan.bind()?;
-        let admin_path = state.prepare_admin_socket()?;
-        let admin_socket = admin::bind(&admin_path)
-            .map_err(|error| StartError::Admin { path: admin_path.clone(), error })?;
-        let admin_tcp = config.admin.listen.map(admin::bind_tcp).transpose()?;
-        Ok(Self { udp, udp_address, proxies, admin_path, admin_socket, admin_tcp })
-    }
-}
-
-impl StartError {
-    fn state(state: &StateDir, error: io::Error) -> Self {
-        Self::Machine { path: state.path().to_owned(), error }
-    }
-}
-
-fn explain_udp(config: &Config, error: &io::Error) -> String {
-    let port = config.quic.listen_port.unwrap_or(0);
-    match (error.kind(), config.quic.listen_address) {
-        (io::ErrorKind::AddrInUse, _) => {
-            let holder = holder::of_udp_port(port).unwrap_or_else(|| "another program".to_owned());
-            format!("{holder} holds it; choose another quic.listen_port, or stop it")
-        }
-        (io::ErrorKind::AddrNotAvailable, Some(address)) => {
-            format!(
-                "{address} is no address of this machine; choose another quic.listen_address, or leave it out"
-            )
-        }
-        (io::ErrorKind::PermissionDenied, _) if (1..1024).contains(&port) => {
-            format!("{error}; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")
-        }
-        _ => error.to_string(),
-    }
-}
-
 /// Who may use the admin API over TCP; none where it is not offered there.
 fn admin_auth(
     config: &Config,
@@ -573,29 +472,4 @@ fn capabilities(config: &Config, credentials: &Credentials) -> Vec<Capability> {
     let identity = credentials.identity();
     let relay = (identity.relay && config.mesh.transit).then_some(Capability::Relay);
     relay.into_iter().chain(identity.issuer.then_some(Capability::Issuer)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Quic;
-
-    #[test]
-    fn a_udp_port_that_cannot_be_bound_is_explained_by_its_cause() {
-        let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = held.local_addr().unwrap().port();
-        let quic =
-            Quic { listen_port: Some(port), listen_address: "192.0.2.1".parse().ok(), ..Quic::default() };
-        let config = Config { quic, ..Config::default() };
-        let said = |kind: io::ErrorKind| explain_udp(&config, &kind.into());
-        let taken = said(io::ErrorKind::AddrInUse);
-        assert!(taken.ends_with("holds it; choose another quic.listen_port, or stop it"), "{taken}");
-        #[cfg(target_os = "linux")]
-        assert!(taken.contains(&format!("(process {})", std::process::id())), "{taken}");
-        let elsewhere = said(io::ErrorKind::AddrNotAvailable);
-        assert!(elsewhere.starts_with("192.0.2.1 is no address of this machine"), "{elsewhere}");
-        assert!(!said(io::ErrorKind::PermissionDenied).contains("1024"), "{port} is none of the low ports");
-        let low = Config { quic: Quic { listen_port: Some(443), ..Quic::default() }, ..Config::default() };
-        assert!(explain_udp(&low, &io::ErrorKind::PermissionDenied.into()).contains("ports below 1024"));
-    }
 }
