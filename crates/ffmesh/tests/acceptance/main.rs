@@ -25,6 +25,7 @@
 //! - [`rolling`]: every relay is restarted under load; what a draining node does
 //! - [`sharing`]: one connection over two relays
 //! - [`relay_cost`]: what a relay costs and how fast it is
+//! - [`iperf`]: bulk connections, for those that measure
 //! - [`observing`]: what it costs to be looked at
 //! - [`speedtest`]: what `ffmesh speedtest` measures is what the line carries
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
@@ -49,6 +50,7 @@ mod events;
 mod failover;
 mod figures;
 mod figures_agree;
+mod iperf;
 mod liars;
 mod limits;
 mod moving;

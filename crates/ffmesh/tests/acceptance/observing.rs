@@ -8,17 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ffmesh_lab::{Mesh, Node, Plan, Process, report, require_programs};
-use serde_json::{Value, json};
+use ffmesh_lab::{Mesh, Node, Plan, report, require_programs};
+use serde_json::json;
 
+use crate::iperf::{median, serve, transfer};
 use crate::mesh;
 
 /// Pairs of transfers, one of each unobserved.
 const PAIRS: usize = 3;
 /// Seconds of each transfer.
 const SECONDS: &str = "3";
-/// The first second is the connection finding its rate.
-const SKIPPED: &str = "1";
 /// What must be left at least, in the better of two tries.
 const LEAST_SHARE: f64 = 0.85;
 /// What a console asks for while it is open; it looks at flows each second only on their page.
@@ -34,7 +33,8 @@ fn observation_is_cheap() {
     let _server = serve(&mesh, "b");
     let mut shares = Vec::new();
     for _ in 0..2 {
-        let pairs: Vec<_> = (0..PAIRS).map(|_| (transfer(&mesh), observed(&mesh))).collect();
+        let pairs: Vec<_> =
+            (0..PAIRS).map(|_| (transfer(&mesh, "b", SECONDS).mbit, observed(&mesh))).collect();
         let share = median(pairs.iter().map(|(alone, observed)| observed / alone));
         shares.push(share);
         report(
@@ -61,7 +61,7 @@ fn observed(mesh: &Mesh) -> f64 {
             scope.spawn(|| listen(node, &done));
             scope.spawn(|| look(node, &done));
         }
-        let mbit = transfer(mesh);
+        let mbit = transfer(mesh, "b", SECONDS).mbit;
         done.store(true, Ordering::Relaxed);
         mbit
     })
@@ -89,30 +89,4 @@ fn listen(node: &Node, done: &AtomicBool) {
         read += socket.read(&mut buffer).unwrap_or_default();
     }
     assert!(read > 0, "no event came");
-}
-
-/// iperf3 behind a node.
-fn serve(mesh: &Mesh, id: &str) -> Process {
-    let service = mesh.service("load");
-    let (host, port) = service.rsplit_once(':').unwrap();
-    let mut command = mesh.net(id).command("iperf3");
-    command.args(["--server", "--bind", host, "--port", port]);
-    Process::start("iperf3", command, &mesh.lab.dir().join(format!("iperf3-{id}.log")))
-}
-
-/// One connection from behind `a` to `b`, as fast as it gets, in Mbit/s.
-fn transfer(mesh: &Mesh) -> f64 {
-    let proxy = mesh.proxy("b", "load");
-    let (host, port) = proxy.rsplit_once(':').unwrap();
-    let options = ["--client", host, "--port", port, "--time", SECONDS, "--omit", SKIPPED, "--json"];
-    let outcome = mesh.net("a").run("iperf3", &options);
-    assert!(outcome.is_success(), "iperf3: {}", outcome.said());
-    let answer: Value = serde_json::from_str(&outcome.stdout).expect("iperf3 prints JSON");
-    answer.pointer("/end/sum_received/bits_per_second").and_then(Value::as_f64).expect("a figure") / 1e6
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
