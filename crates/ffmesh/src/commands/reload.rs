@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ffmesh_api as api;
 use ffmesh_core::text::escape;
-use ffmesh_node::config::Config;
+use ffmesh_node::config::{Config, read_again};
 
 use crate::args::Show;
 use crate::client::{Client, Refusal};
@@ -15,7 +15,7 @@ use crate::{output, place};
 pub(crate) async fn reload(show: &Show) -> Outcome {
     // A file that is wrong does not lead to its node, and would change nothing there.
     if let Some(file) = &show.choice.place.config
-        && let Err(problems) = Config::load(file)
+        && let Err(problems) = read_again(file).and_then(|bytes| Config::parse_bytes(&bytes, file))
     {
         let error = format!("{} is not valid, and nothing was changed", file.display());
         let problems = problems.0.iter().map(Into::into).collect();
