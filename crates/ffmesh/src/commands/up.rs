@@ -44,7 +44,13 @@ pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choic
     loop {
         tokio::select! {
             name = signals.next() => match name {
-                HANGUP => reload(&node).await,
+                HANGUP => tokio::select! {
+                    () = reload(&node) => {}
+                    name = signals.end() => {
+                        info!("{name}: ending in order; a second signal ends the node at once");
+                        break;
+                    }
+                },
                 name => {
                     info!("{name}: ending in order; a second signal ends the node at once");
                     break;
@@ -128,6 +134,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for one that ends a node; SIGHUP stays for later.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
     }
 
     /// Waits for the next one and returns its name.

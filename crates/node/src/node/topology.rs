@@ -125,7 +125,8 @@ fn unknown(node: &NodeId) -> api::TopologyNode {
 }
 
 fn this_node(parts: &Parts) -> api::TopologyNode {
-    let config = parts.config();
+    let (config, in_force) = (parts.config(), parts.in_force.load());
+    let services = in_force.services.iter().filter(|service| service.error.is_none());
     let identity = parts.credentials.identity();
     api::TopologyNode {
         node_id: parts.credentials.node_id(),
@@ -134,7 +135,7 @@ fn this_node(parts: &Parts) -> api::TopologyNode {
         relay: identity.relay && config.mesh.transit,
         issuer: identity.issuer,
         draining: parts.flows.is_draining(),
-        services: config.services.iter().map(|service| service.name.clone()).collect(),
+        services: services.map(|service| service.item.name.clone()).collect(),
     }
 }
 

@@ -145,8 +145,12 @@ impl Owner {
                     self.follow_addresses().await;
                 }
                 Some(Ok(hosts)) = lookup.join_next() => {
-                    self.hosts = hosts;
-                    self.refresh_policy();
+                    // One that began before a service was added would forget where that is.
+                    let services = self.services_in_force();
+                    if self.hosts.lack(&services) || !hosts.lack(&services) {
+                        self.hosts = hosts;
+                        self.refresh_policy();
+                    }
                 }
                 _ = looks.tick(), if config.watch && !self.ending && look.is_empty() => {
                     if let Some(path) = config.path.clone() {
