@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::auth::{Auth, Login};
 use super::hosts::{HostError, Hosts, is_own_origin};
-use super::limits::{MAX_REQUESTS, busy};
+use super::limits::{MAX_REQUESTS, Place, busy};
 use super::routes::Failure;
 
 /// Header with a session's CSRF token.
@@ -83,13 +83,15 @@ async fn examine(State(guard): State<Arc<Guard>>, request: Request, next: Next) 
 
 /// Who asks.
 async fn authenticate(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if !PUBLIC.contains(&path) {
-        match guard.authenticate(&request) {
-            Ok(None) => {}
-            Ok(Some(login)) => drop(request.extensions_mut().insert(login)),
-            Err(failure) => return failure.into_response(),
-        }
+    if PUBLIC.contains(&request.uri().path()) {
+        // Bounded by the connections, and makes way like one that says nothing: who has no token takes no room from
+        // who has it.
+        return next.run(request).await;
+    }
+    match guard.authenticate(&request) {
+        Ok(None) => {}
+        Ok(Some(login)) => drop(request.extensions_mut().insert(login)),
+        Err(failure) => return failure.into_response(),
     }
     if LOCAL.contains(&request.uri().path()) {
         let error =
@@ -99,7 +101,12 @@ async fn authenticate(State(guard): State<Arc<Guard>>, mut request: Request, nex
     let Ok(_room) = guard.requests.try_acquire() else {
         return busy(format!("{MAX_REQUESTS} requests are being answered already")).into_response();
     };
-    next.run(request).await
+    let answering = request.extensions().get::<Arc<Place>>().map(Place::answering);
+    let mut response = next.run(request).await;
+    if let Some(answering) = answering {
+        response.extensions_mut().insert(Arc::new(answering));
+    }
+    response
 }
 
 impl Guard {

@@ -56,8 +56,8 @@ pub(super) fn busy(what: impl std::fmt::Display) -> Failure {
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(COME_BACK)
 }
 
-/// The connections that are open, each with where it comes from. When there is no room, one that waits for a request
-/// makes way: who opens connections and says nothing keeps no one out.
+/// The connections that are open, each with where it comes from. When there is no room, one makes way that answers
+/// nobody who was let in: who opens connections and says nothing, or never ends a login, keeps no one out.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Mutex<HashMap<u64, Open>>,
@@ -67,7 +67,7 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Open {
     source: IpAddr,
-    /// Since when it waits for a request; none while one is answered.
+    /// Since when it waits for a request of who is let in; none while one is answered.
     waits: Option<Instant>,
     cut: Arc<Notify>,
 }

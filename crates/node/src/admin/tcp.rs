@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::auth::Auth;
 use super::guard::{Client, guarded};
-use super::limits::{Connections, MAX_HEAD, Place, WRITE_TIMEOUT};
+use super::limits::{Answering, Connections, MAX_HEAD, Place, WRITE_TIMEOUT};
 use super::patience::Patience;
 use super::server::{ACCEPT_PAUSE, HEAD_TIMEOUT, SHUTDOWN_GRACE};
 use super::{Control, router};
@@ -113,13 +113,15 @@ async fn serve_connection(
     place: Arc<Place>,
     mut stopping: watch::Receiver<()>,
 ) {
-    let answered = place.clone();
+    let own = place.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let answering = answered.answering();
         request.extensions_mut().insert(Client(client.ip().to_canonical()));
+        // The guard marks it for who is let in.
+        request.extensions_mut().insert(own.clone());
         let response = api.call(request);
         async move {
-            let response = response.await?;
+            let mut response = response.await?;
+            let answering = response.extensions_mut().remove::<Arc<Answering>>();
             // The place is kept until the last byte of the body is on its way.
             Ok::<_, Infallible>(response.map(|body: Body| {
                 body.map_frame(move |frame| {

@@ -416,6 +416,23 @@ async fn silent_connections_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn logins_that_are_never_finished_keep_nobody_out() {
+    let door = door();
+    let begun = b"POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..2 * MAX_PER_SOURCE {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        // `HTTP/1.1 100`: the node waits for the body now.
+        stream.read_exact(&mut [0; 12]).await.unwrap();
+        open.push(stream);
+    }
+    door.assert_serves_the_honest().await;
+    assert_eq!(door.ask("GET", "/healthz", &[], "").await.status, 200);
+    door.log_in().await;
+}
+
+#[tokio::test]
 async fn slow_heads_and_bodies_are_cut_off() {
     let door = door();
     let mut head = TcpStream::connect(door.address).await.unwrap();
