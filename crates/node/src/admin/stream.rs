@@ -5,9 +5,12 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
@@ -21,6 +24,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 
+use super::BoxFuture;
+use super::auth::Login;
 use super::routes::{Failure, Node, json};
 use crate::events::{Events, lagged};
 
@@ -55,6 +60,7 @@ pub(super) struct Wanted {
 )]
 pub(super) async fn events(
     State(node): Node,
+    login: Option<Extension<Login>>,
     query: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -62,8 +68,12 @@ pub(super) async fn events(
     let kinds = wanted.kinds.as_deref().map(kinds).transpose()?;
     let after = last_event_id(&headers)?.or(wanted.after);
     let permit = node.streams.take()?;
-    let events = Sse::new(stream(node.control.events(), after, kinds, permit))
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    let ended: BoxFuture<'static, ()> = match (&node.auth, login) {
+        (Some(auth), Some(Extension(login))) => Box::pin(auth.ended(&login)),
+        _ => Box::pin(std::future::pending()), // who has the token keeps it
+    };
+    let stream = Box::pin(stream(node.control.events(), after, kinds, permit));
+    let events = Sse::new(Until { stream, ended }).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([(header::CACHE_CONTROL, "no-store")], events).into_response())
 }
 
@@ -127,6 +137,23 @@ fn stream(
         written(&event).map(Ok)
     });
     tokio_stream::once(Ok(hello)).chain(events)
+}
+
+/// A stream that ends early when `ended` is ready.
+struct Until<S> {
+    stream: Pin<Box<S>>,
+    ended: BoxFuture<'static, ()>,
+}
+
+impl<S: Stream> Stream for Until<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        self.stream.as_mut().poll_next(context)
+    }
 }
 
 fn written(event: &api::Event) -> Option<Event> {

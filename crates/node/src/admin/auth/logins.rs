@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{Fingerprint, fingerprint, random};
 
 /// Sessions at once: many times the people who look at one node. The one that is idle for longest makes way.
@@ -14,6 +16,8 @@ pub const LOGIN_IDLE: Duration = Duration::from_hours(12);
 struct Kept {
     csrf: String,
     used: Instant,
+    /// Dropped with the session, which ends what hangs on it
+    alive: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -27,7 +31,8 @@ impl Logins {
             oldest.and_then(|id| self.0.remove(&id));
         }
         let (id, csrf) = (random(), random());
-        self.0.insert(fingerprint(id.as_bytes()), Kept { csrf: csrf.clone(), used: now });
+        let kept = Kept { csrf: csrf.clone(), used: now, alive: watch::Sender::new(()) };
+        self.0.insert(fingerprint(id.as_bytes()), kept);
         (id, csrf)
     }
 
@@ -40,6 +45,11 @@ impl Logins {
         }
         kept.used = now;
         Some(kept.csrf.clone())
+    }
+
+    /// Closed when the session ends; none where it has ended.
+    pub(super) fn alive(&self, id: &Fingerprint) -> Option<watch::Receiver<()>> {
+        Some(self.0.get(id)?.alive.subscribe())
     }
 
     pub(super) fn close(&mut self, id: &Fingerprint) {

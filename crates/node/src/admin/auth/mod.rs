@@ -134,7 +134,17 @@ impl Auth {
         api::Session { csrf_token: login.csrf.clone(), expires: expiry(LOGIN_IDLE) }
     }
 
-    /// Ends a session.
+    /// Ready when the session ends: it was closed, made way, or was found to have been idle for too long.
+    pub(super) fn ended(&self, login: &Login) -> impl Future<Output = ()> + Send + use<> {
+        let alive = lock(&self.logins).alive(&login.id);
+        async move {
+            if let Some(mut alive) = alive {
+                while alive.changed().await.is_ok() {}
+            }
+        }
+    }
+
+    /// Ends a session, and the event streams that were opened with it.
     pub(super) fn log_out(&self, login: &Login) {
         lock(&self.logins).close(&login.id);
     }

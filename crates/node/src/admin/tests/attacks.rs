@@ -276,6 +276,39 @@ async fn a_session_needs_its_own_csrf_token_and_ends() {
 }
 
 #[tokio::test]
+async fn the_event_streams_of_a_session_end_with_it() {
+    let door = door();
+    let (browser, other) = (door.log_in().await, door.log_in().await);
+    let mut streams = Vec::new();
+    for access in [
+        format!("Cookie: {}", browser.cookie),
+        format!("Cookie: {}", other.cookie),
+        format!("Authorization: Bearer {}", door.token),
+    ] {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        let request = format!("GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n{access}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("connected") {
+            assert!(stream.read_buf(&mut said).await.unwrap() > 0, "{said:?}");
+        }
+        streams.push(stream);
+    }
+    let headers = [("Cookie", &*browser.cookie), ("X-CSRF-Token", &*browser.csrf)];
+    assert_eq!(door.ask("POST", "/api/v1/logout", &headers, "").await.status, 204);
+    // A stream that goes on says nothing for a while: the last piece of the body tells that it has ended.
+    let mut end = Vec::new();
+    while !end.ends_with(b"0\r\n\r\n") {
+        let read = tokio::time::timeout(Duration::from_secs(10), streams[0].read_buf(&mut end)).await;
+        assert!(read.expect("the stream goes on").unwrap() > 0, "{end:?}");
+    }
+    for others in &streams[1..] {
+        let error = others.try_read(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
+
+#[tokio::test]
 async fn two_nodes_of_one_host_do_not_take_each_others_sessions() {
     let (one, other) = (door(), door());
     let (here, there) = (one.log_in().await, other.log_in().await);
