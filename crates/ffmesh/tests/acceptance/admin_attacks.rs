@@ -135,6 +135,54 @@ fn names_that_others_gave_come_back_as_data() {
     }
 }
 
+#[test]
+fn changes_asked_for_all_at_once_are_each_done_or_refused() {
+    let Some((_lab, node)) = node("admin-changes") else { return };
+    let bearer = format!("Authorization: Bearer {}\r\n", token(&node));
+    let (node, bearer) = (&node, &*bearer);
+    // More than are answered at once: who is told to come back does.
+    let ask_for = |path: &str, body: &str| loop {
+        let (status, ..) = ask(node, Ipv4Addr::LOCALHOST, "POST", path, bearer, body);
+        if status != 503 {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    // As many ask for one name as for names of their own, while the file is applied again and again.
+    let change = |i: u16| {
+        if i % 4 < 2 {
+            return (ask_for("/api/v1/reload", ""), None);
+        }
+        let (name, port) = (if i % 4 == 2 { "shared".to_owned() } else { format!("own-{i}") }, 20_000 + i);
+        let spec = json!({"name": name, "local_port": port, "target_node_id": "there", "target_address": "127.0.0.1:80"});
+        (ask_for("/api/v1/proxies", &spec.to_string()), Some((name, port)))
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..100).map(|i| scope.spawn(move || change(i))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let mut added = Vec::new();
+    for (status, proxy) in answers {
+        match (status, proxy) {
+            (200, None) | (409, Some(_)) => {}
+            (201, Some(proxy)) => added.push(proxy),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(added.len(), 25 + 1, "each name of its own, and the shared one once: {added:?}");
+    let (_, _, body) = ask(node, Ipv4Addr::LOCALHOST, "GET", "/api/v1/proxies", bearer, "");
+    let listed: Vec<Value> = serde_json::from_str(&body).unwrap();
+    let mut listed: Vec<_> = listed.iter().map(|proxy| proxy["name"].as_str().unwrap().to_owned()).collect();
+    listed.sort();
+    added.sort();
+    let names: Vec<_> = added.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(listed, names, "what was said to be added is there, and nothing else");
+    for (name, port) in &added {
+        let connected = node.net().inside(|| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)));
+        assert!(connected.is_ok(), "{name} does not listen");
+    }
+}
+
 /// Whether events come over it. One that was answered may have had to make way at the same moment.
 fn is_open(stream: &TcpStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
