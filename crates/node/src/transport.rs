@@ -22,7 +22,7 @@ use rand::RngExt as _;
 
 use crate::config::{Config, Congestion};
 use crate::identity::{Credentials, JOIN_ALPN};
-use crate::socket::{Dialling, LabelSocket, Labels, ProbeSender, SlotAddr};
+use crate::socket::{Dialling, LabelSocket, Labels, ProbeSender, SlotAddr, TurnRuntime};
 
 /// ALPN of links.
 const LINK_ALPN: &[u8] = b"ffmesh-link/1";
@@ -133,7 +133,7 @@ impl Transport {
             endpoint,
             Some(link_server.as_ref().clone()),
             Box::new(LabelSocket::new(udp, labels.clone(), config.quic.mtu)),
-            Arc::new(noq::TokioRuntime),
+            Arc::new(TurnRuntime),
         )?;
         Ok(Self {
             endpoint,

@@ -52,12 +52,14 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> {
+    /// The datagrams, without what stands before them.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> {
         let segment = self.segment;
         self.contents.iter().flat_map(move |slice| slice.chunks(segment))
     }
 
-    fn count(&self) -> usize {
+    /// How many there are.
+    pub fn count(&self) -> usize {
         self.contents.iter().map(|slice| slice.len().div_ceil(self.segment)).sum()
     }
 }

@@ -15,8 +15,10 @@ mod circuit;
 mod demultiplex;
 mod limit;
 mod metrics;
+mod outbox;
 mod peers;
 mod relay;
+mod runtime;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ pub use address::{MAX_SLOTS, SessionAddr, SlotAddr};
 pub use circuit::{Activity, CircuitEnd, Hop, MAX_PROBE_LEN, ProbeSender, ReceivedProbe, Way};
 pub use limit::{MAX_TRANSIT_BYTES_PER_SECOND, MAX_TRANSIT_PACKETS_PER_SECOND, TransitLimit};
 pub use relay::{DropReason, Transit};
+pub use runtime::TurnRuntime;
 pub use table::{Dialling, Labels};
 
 use crate::clock;
@@ -160,7 +163,7 @@ impl Sender {
             }
         };
         let batch = Batch { to, from, ecn: transmit.ecn, header, contents: &[transmit.contents], segment };
-        self.udp.try_send(&batch)
+        outbox::send(&self.udp, &batch)
     }
 }
 
