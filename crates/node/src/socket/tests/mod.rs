@@ -1,4 +1,5 @@
 mod demultiplex;
+mod outbox;
 mod relay;
 mod send;
 mod throughput;
