@@ -103,6 +103,11 @@ impl Flow {
         &self.start.id
     }
 
+    /// The proxy it came through.
+    pub fn proxy(&self) -> &str {
+        &self.start.proxy
+    }
+
     /// The node at the other end.
     pub fn peer(&self) -> &NodeId {
         &self.start.peer
