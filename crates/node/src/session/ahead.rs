@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Sessions;
 
-/// Nodes that sessions are opened with ahead, at most: an idle session costs four packets a second and some 100 KB.
+/// Nodes that sessions are opened with ahead, at most: an idle session costs four packets a second, and memory at both ends.
 /// Others wait for their first flow.
 pub const MAX_AHEAD: usize = 16;
 /// Pause after each dial: a node that starts has other things to do as well.
