@@ -51,7 +51,7 @@ impl Network for System {
             let stream = connect(address).await?;
             // Without a listener, a loopback connection can meet itself on an ephemeral port (simultaneous
             // open, RFC 9293, section 3.5), and would echo.
-            if stream.local_addr()? == address {
+            if stream.local_addr()? == stream.peer_addr()? {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             stream.set_nodelay(true)?;
