@@ -37,6 +37,7 @@ fn main() -> ExitCode {
 
 fn run(cli: args::Cli) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the program cannot start its threads: {error}")))?;
@@ -44,4 +45,11 @@ fn run(cli: args::Cli) -> Outcome {
     // A thread that waits for stdin ends with the process, not before.
     runtime.shutdown_background();
     outcome
+}
+
+/// Threads that run tasks: half of the cores, as the programs at both ends of a flow and the kernel need theirs, too. A flow's
+/// tasks wake each other all the time, and on another thread that takes longer than what they do: with one thread on two cores
+/// a flow opens in three quarters of the time and for half of the CPU.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

@@ -1,6 +1,6 @@
 //! A local stream socket: a client's at the ingress, a target's at the egress.
 
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -60,6 +60,11 @@ impl Stream {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Writes what a socket that is new takes now: the runtime knows nothing yet of one.
+    pub fn write_first(&self, bytes: &[u8]) -> io::Result<usize> {
+        either!(self, s => (&*SockRef::from(s)).write(bytes))
     }
 
     /// Waits until the socket takes more.

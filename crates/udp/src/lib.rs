@@ -17,8 +17,11 @@ pub use noq_udp::{EcnCodepoint, RecvMeta};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+pub use memory::release_memory;
+
 #[cfg(target_os = "linux")]
 mod linux;
+mod memory;
 #[cfg(not(target_os = "linux"))]
 mod portable;
 #[cfg(target_os = "linux")]

@@ -10,6 +10,7 @@
 //! - [`limits`]: open files, idle flows, shutting down
 //! - [`figures_agree`]: what status, proxies, flows and metrics say, and what a client has measured
 //! - [`admin_attacks`]: the admin API over TCP, and those who want in or want it down
+//! - [`ahead`]: sessions are there before the first flow
 //! - [`choices`]: Unix sockets, state directories, which node a command talks to
 //! - [`reload`]: another configuration while the node runs; proxies and services that are added then
 //!
@@ -41,6 +42,7 @@
 #![allow(clippy::print_stderr, reason = "what a measurement has to say goes to its output")]
 
 mod admin_attacks;
+mod ahead;
 mod chains;
 mod choices;
 mod discovery;

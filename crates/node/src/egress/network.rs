@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -47,7 +48,7 @@ impl Network for System {
 
     fn connect(&self, address: SocketAddr) -> Pending<TcpStream> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
+            let stream = connect(address).await?;
             // Without a listener, a loopback connection can meet itself on an ephemeral port (simultaneous
             // open, RFC 9293, section 3.5), and would echo.
             if stream.local_addr()? == stream.peer_addr()? {
@@ -56,5 +57,28 @@ impl Network for System {
             stream.set_nodelay(true)?;
             Ok(stream)
         })
+    }
+}
+
+/// Connects without waiting for the runtime to hear of it where the connection stands at once, as on the loopback
+/// interface.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    let begun = [libc::EINPROGRESS, libc::EALREADY];
+    let is_begun = |error: &io::Error| error.raw_os_error().is_some_and(|code| begun.contains(&code));
+    // The first call begins, the second one says what has come of it by now.
+    let connected = match socket.connect(&address.into()) {
+        Err(error) if is_begun(&error) => socket.connect(&address.into()),
+        begun => begun,
+    };
+    match connected {
+        Ok(()) => TcpStream::from_std(socket.into()),
+        Err(error) if is_begun(&error) => {
+            let stream = TcpStream::from_std(socket.into())?;
+            stream.writable().await?;
+            stream.take_error()?.map_or(Ok(stream), Err)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -24,6 +24,14 @@ pub(super) async fn connect(
     addresses: Vec<SocketAddr>,
     deadline: Instant,
 ) -> Result<TcpStream, Refusal> {
+    if let [address] = addresses[..] {
+        // No race: no task of its own.
+        return match timeout_at(deadline, network.connect(address)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(summary(&addresses, &[(address, error)])),
+            Err(_) => Err(summary(&addresses, &[])),
+        };
+    }
     let addresses = interleaved(addresses);
     let mut waiting = addresses.iter().copied();
     // Dropped with what is still under way as soon as one has won.

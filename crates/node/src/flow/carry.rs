@@ -9,7 +9,6 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -153,13 +152,17 @@ impl Carrier<'_> {
                 rest
             }
         };
-        let mut chunks = [const { Bytes::new() }; MAX_CHUNKS];
         if !first.is_empty() {
-            chunks[0] = first.into();
-            self.write(local, &mut chunks[..1]).await?;
+            let mut first = Bytes::from(first);
+            let written = local.write_first(&first).unwrap_or_default(); // an error is there for the next one, too
+            self.received(written);
+            first.advance(written);
+            if !first.is_empty() {
+                self.write(local, &mut [first]).await?;
+            }
         }
-        while let Some(count) = self.read(recv, &mut chunks).await? {
-            self.write(local, &mut chunks[..count]).await?;
+        while let Some(mut chunks) = self.read(recv).await? {
+            self.write(local, &mut chunks).await?;
         }
         match local.finish() {
             Err(e) if e.kind() != io::ErrorKind::NotConnected => Err(local_end(&e)),
@@ -192,16 +195,17 @@ impl Carrier<'_> {
     }
 
     /// The next chunks of the stream; none at its end. Notes whether more had come than was taken.
-    async fn read(&self, recv: &mut RecvStream, chunks: &mut [Bytes]) -> Result<Option<usize>, End> {
-        let mut read = pin!(recv.read_many_chunks(chunks));
-        let result = match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
-            Poll::Ready(result) => result,
-            Poll::Pending => {
+    async fn read(&self, recv: &mut RecvStream) -> Result<Option<Vec<Bytes>>, End> {
+        let read = poll_fn(|cx| {
+            // On the stack: a flow that waits holds no room for chunks.
+            let mut chunks = [const { Bytes::new() }; MAX_CHUNKS];
+            let read = pin!(recv.read_many_chunks(&mut chunks)).poll(cx);
+            if read.is_pending() {
                 self.flow.drained();
-                read.await
             }
-        };
-        let read = result.map_err(|e| read_end(self.session, &e))?;
+            read.map_ok(|count| count.map(|count| chunks.into_iter().take(count).collect()))
+        });
+        let read = read.await.map_err(|e| read_end(self.session, &e))?;
         self.flow.undrained();
         Ok(read)
     }
@@ -209,11 +213,7 @@ impl Carrier<'_> {
     /// Writes all chunks, and leaves them empty.
     async fn write(&self, local: &Stream, mut chunks: &mut [Bytes]) -> Result<(), End> {
         while !chunks.is_empty() {
-            let mut slices = std::array::from_fn::<_, MAX_CHUNKS, _>(|_| IoSlice::new(&[]));
-            for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
-                *slice = IoSlice::new(chunk);
-            }
-            match local.try_write(&slices[..chunks.len()]) {
+            match try_write(local, chunks) {
                 Ok(mut n) => {
                     self.received(n);
                     while let Some(chunk) = chunks.first_mut() {
@@ -269,6 +269,16 @@ impl Carrier<'_> {
             Side::Egress => self.flow.count_up(bytes),
         }
     }
+}
+
+/// Writes as many of at most [`MAX_CHUNKS`] chunks as the socket takes now. Apart, so that a flow that waits does not
+/// hold the slices.
+fn try_write(local: &Stream, chunks: &[Bytes]) -> io::Result<usize> {
+    let mut slices = std::array::from_fn::<_, MAX_CHUNKS, _>(|_| IoSlice::new(&[]));
+    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+        *slice = IoSlice::new(chunk);
+    }
+    local.try_write(&slices[..chunks.len().min(MAX_CHUNKS)])
 }
 
 fn next_size(size: usize, read: usize) -> usize {

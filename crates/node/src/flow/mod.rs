@@ -8,6 +8,7 @@
 mod account;
 mod carry;
 mod open;
+mod release;
 mod serve;
 mod speedtest;
 mod table;

@@ -62,59 +62,57 @@ pub fn new_id() -> String {
 /// Carries a client's connection to its target, to the end, and returns how it ended. Whatever goes wrong, the client's
 /// connection is reset and the reason is in the table of flows.
 pub async fn open(context: &OpenContext, local: Stream, opened: Opened) -> End {
-    let flow = context.flows.begin(FlowStart {
-        id: opened.id.clone(),
-        role: api::Role::Ingress,
-        proxy: opened.proxy.clone(),
-        peer: opened.node.clone(),
-        target: opened.target.to_string(),
-        client: opened.client.clone(),
-    });
-    let (reason, detail) = run(context, &flow, local, opened).await;
+    let Opened { id, proxy, node, target, client, idle_timeout, connected } = opened;
+    let start =
+        FlowStart { id, role: api::Role::Ingress, proxy, peer: node, target: target.to_string(), client };
+    let flow = context.flows.begin(start);
+    let (reason, detail) = match connect(context, &flow, &local, target).await {
+        Ok((session, send, recv)) => {
+            let _counted = session.flow();
+            let carrier = Carrier { session: &session, flow: &flow, side: Side::Ingress, idle_timeout };
+            carrier.carry(local, send, recv, Head::Ack(connected)).await
+        }
+        Err(end) => {
+            local.reset();
+            end
+        }
+    };
     context.flows.end(&flow, reason, detail.clone());
     (reason, detail)
 }
 
-async fn run(context: &OpenContext, flow: &Flow, local: Stream, opened: Opened) -> End {
-    let ready = async {
+/// Opens a stream to the node and sends SYN_DATA, unless the client leaves meanwhile.
+async fn connect(
+    context: &OpenContext,
+    flow: &Flow,
+    local: &Stream,
+    target: Target,
+) -> Result<(Session, SendStream, RecvStream), End> {
+    let connected = async {
         context.flows.admit(flow).map_err(|(reason, detail)| (reason, Some(detail)))?;
-        let session = context.sessions.to(&opened.node).await.map_err(refused)?;
-        let (send, recv) = stream(&session).await?;
-        Ok::<_, End>((session, send, recv))
-    };
-    let opened_stream = async {
-        let (session, mut send, recv) = ready.await?;
+        let session = context.sessions.to(flow.peer()).await.map_err(refused)?;
+        let (mut send, recv) = stream(&session).await?;
         let syn = Message::SynData(SynData {
             version: VERSION,
             protocol: FlowProtocol::Tcp,
-            target: Some(opened.target),
+            target: Some(target),
             flow_id: flow.id().to_owned(),
-            proxy: opened.proxy.to_string(),
+            proxy: flow.proxy().to_owned(),
         });
         // No round trip is lost: what the client has sent goes along, and what it has not is not waited for.
         let first = local.already_sent(MAX_FIRST).unwrap_or_default();
         flow.count_up(first.len());
-        let mut chunks = [Bytes::from(encode(&opened.node, &syn)), Bytes::from(first)];
+        let mut chunks = [Bytes::from(encode(flow.peer(), &syn)), Bytes::from(first)];
         match timeout(STREAM_WAIT, send.write_all_chunks(&mut chunks)).await {
             Ok(written) => written.map_err(|e| write_end(&session, &e))?,
-            Err(_) => return Err((Reason::Timeout, Some(format!("{} takes no SYN_DATA", opened.node)))),
+            Err(_) => return Err((Reason::Timeout, Some(format!("{} takes no SYN_DATA", flow.peer())))),
         }
-        Ok::<_, End>((session, send, recv))
+        Ok((session, send, recv))
     };
-    let result = tokio::select! {
-        result = opened_stream => result,
+    tokio::select! {
+        connected = connected => connected,
         _ = local.reset_by_peer() => Err((Reason::Reset, Some("the client left before it was connected".to_owned()))),
-    };
-    let (session, send, recv) = match result {
-        Ok(ready) => ready,
-        Err(end) => {
-            local.reset();
-            return end;
-        }
-    };
-    let _counted = session.flow();
-    let carrier = Carrier { session: &session, flow, side: Side::Ingress, idle_timeout: opened.idle_timeout };
-    carrier.carry(local, send, recv, Head::Ack(opened.connected)).await
+    }
 }
 
 /// One round trip to a node, end to end, and the route it took. At most 5 s.

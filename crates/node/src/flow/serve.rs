@@ -7,16 +7,18 @@ use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::policy::Caller;
 use ffmesh_core::reason::Reason;
+use ffmesh_core::target::Target;
 use ffmesh_core::wire::{FlowProtocol, Message, SynAckData, SynData, VERSION};
 use noq::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::carry::{Carrier, Head, Side};
 use super::speedtest::{self, Speedtests};
-use super::table::{Dialled, FlowStart, Flows};
+use super::table::{Dialled, Flow, FlowStart, Flows};
 use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
 use crate::egress::{Egress, Refusal};
 use crate::identity::Issuer;
+use crate::local::Stream;
 use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
 use crate::session::{Session, Sessions};
@@ -47,6 +49,7 @@ pub struct ServeContext {
 
 /// Serves a session's streams to its end.
 pub async fn serve(context: ServeContext, session: Session) {
+    let context = Arc::new(context);
     while let Ok((send, recv)) = session.connection().accept_bi().await {
         if !session.take_open() {
             context.counters.error(ErrorKind::Limit);
@@ -113,24 +116,7 @@ async fn serve_flow(
         target: target.to_string(),
         client: None,
     });
-    let identity = context.sessions.identity(session);
-    let caller = Caller { id: peer, groups: &identity.groups };
-    let dialled = async {
-        context.flows.admit(&flow)?;
-        let ended = |refusal: Refusal| (refusal.reason, refusal.detail);
-        let local = context.egress.dial(&caller, &target).await.map_err(ended)?;
-        let groups = identity.groups.clone();
-        flow.dialled(Dialled { groups, target: target.clone(), address: local.peer_address() });
-        // The policy may have become another one meanwhile; from here on the table knows what to put to it.
-        context.egress.check(&caller, &target, local.peer_address()).map_err(ended)?;
-        Ok(local)
-    };
-    let stopped = send.stopped();
-    let dialled = tokio::select! {
-        dialled = dialled => dialled,
-        _ = stopped => Err((Reason::Reset, "the client left before its target was connected".to_owned())),
-    };
-    let local = match dialled {
+    let local = match dial(context, session, &flow, target, &send).await {
         Ok(local) => local,
         Err((reason, detail)) => {
             context.flows.end(&flow, reason, Some(detail));
@@ -149,6 +135,32 @@ async fn serve_flow(
         (Reason::Timeout, Some(format!("{peer} took no answer for {ANSWER_TIMEOUT:?}")))
     };
     context.flows.end(&flow, end.0, end.1);
+}
+
+/// Dials a flow's target, as the policy allows, unless the client leaves meanwhile.
+async fn dial(
+    context: &ServeContext,
+    session: &Session,
+    flow: &Flow,
+    target: Target,
+    send: &SendStream,
+) -> Result<Stream, (Reason, String)> {
+    let identity = context.sessions.identity(session);
+    let caller = Caller { id: flow.peer(), groups: &identity.groups };
+    let dialled = async {
+        context.flows.admit(flow)?;
+        let ended = |refusal: Refusal| (refusal.reason, refusal.detail);
+        let local = context.egress.dial(&caller, &target).await.map_err(ended)?;
+        let address = local.peer_address();
+        flow.dialled(Dialled { groups: identity.groups.clone(), target: target.clone(), address });
+        // The policy may have become another one meanwhile; from here on the table knows what to put to it.
+        context.egress.check(&caller, &target, address).map_err(ended)?;
+        Ok(local)
+    };
+    tokio::select! {
+        dialled = dialled => dialled,
+        _ = send.stopped() => Err((Reason::Reset, "the client left before its target was connected".to_owned())),
+    }
 }
 
 /// Sends back what comes, as far as a ping needs it.

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::account::{Account, Accounts, ProxyTotals};
 use super::carry::MAX_READ;
+use super::release::Release;
 use crate::clock;
 use crate::metrics::{Counters, ErrorKind};
 use crate::repeats::Repeats;
@@ -101,6 +102,11 @@ impl Flow {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.start.id
+    }
+
+    /// The proxy it came through.
+    pub fn proxy(&self) -> &str {
+        &self.start.proxy
     }
 
     /// The node at the other end.
@@ -443,10 +449,16 @@ impl Flows {
         }
     }
 
-    /// Keeps the estimate of held memory, and resets the flows stalled longest where it is too much. Never returns.
+    /// Keeps the estimate of held memory, and resets the flows stalled longest where it is too much. Gives memory back once many
+    /// flows have ended. Never returns.
     pub async fn watch(&self) {
+        let mut release = Release::default();
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
+            let open = self.lock().open.len();
+            if release.is_due(open, clock::now()) {
+                let _ = tokio::task::spawn_blocking(ffmesh_udp::release_memory).await;
+            }
             for flow in self.overdue(clock::now()) {
                 self.counters.error(ErrorKind::Limit);
                 let detail = "its reader was stalled longest when quic.flow_memory was used up";

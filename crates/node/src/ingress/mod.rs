@@ -105,6 +105,7 @@ impl Ingress {
     /// Accepts connections for ever; each becomes a flow in a task of its own, which leads where the proxy leads at this
     /// moment.
     async fn run(self, context: OpenContext, counters: Arc<Counters>) {
+        let context = Arc::new(context);
         let mut failing = false;
         loop {
             match self.accept().await {

@@ -12,7 +12,7 @@
 //!                serve (one a session) ─▶ stream (one a flow) ─▶ egress ─▶ target
 //!  ingress (one a proxy) ─▶ open (one a flow) ─▶ session
 //!  admin (one a request) ─▶ settings ─▶ ingress, dial, driver, egress, flows
-//!  renew    load    flow watch    history    log ─▶ events
+//!  renew    load    flow watch    history    sessions ahead    log ─▶ events
 //! ```
 //!
 //! What brings flows and links is in [`JoinSet`]s of the node. The tasks of links, sessions and flows end with their
@@ -191,6 +191,7 @@ impl Node {
         };
         let (opened, new_sessions) = mpsc::channel(OPENED_SESSIONS);
         let (hold, hold_now) = watch::channel(config.mesh.hold);
+        let (ahead, ahead_now) = watch::channel(Vec::new());
         let sessions = Sessions::new(SessionContext {
             transport: transport.clone(),
             credentials: credentials.clone(),
@@ -200,6 +201,7 @@ impl Node {
             driver,
             labels: labels.clone(),
             hold: hold_now,
+            ahead: ahead_now,
             opened,
             failovers: Arc::default(),
             changes: changes.clone(),
@@ -233,8 +235,9 @@ impl Node {
         });
         let opening = OpenContext { sessions: parts.sessions.clone(), flows: parts.flows.clone() };
         let upstreams = Upstreams::new(links.clone(), linked.clone());
-        let owner = Owner::start(parts.clone(), plan, bound.proxies, opening.clone(), upstreams, hold)
-            .map_err(|error| StartError::state(&parts.state, error))?;
+        let owner =
+            Owner::start(parts.clone(), plan, bound.proxies, opening.clone(), upstreams, (hold, ahead))
+                .map_err(|error| StartError::state(&parts.state, error))?;
 
         let mut tasks = JoinSet::new();
         tasks.spawn(accept::accept_loop(parts.clone(), links.clone()));
@@ -246,6 +249,8 @@ impl Node {
         tasks.spawn(renew::renew(parts.clone()));
         tasks.spawn(parts.journal.publish_to(parts.events.clone()));
         tasks.spawn(measure::sample(parts.clone()));
+        let sessions = parts.sessions.clone();
+        tasks.spawn(async move { sessions.keep_ahead().await });
         tasks.spawn(load::watch(parts.sessions.driver().clone()));
         let control = Arc::new(control::NodeControl::new(parts.clone(), opening));
         serve_admin(&mut tasks, bound.admin_socket, bound.admin_tcp, control, auth);

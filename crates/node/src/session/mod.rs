@@ -9,6 +9,7 @@
 //!
 //! A session outlives the links and relays that its packets take: with no route left it waits for `mesh.hold`.
 
+mod ahead;
 mod approach;
 mod dial;
 mod paths;
@@ -32,6 +33,7 @@ use noq::{Connection, ConnectionError, Incoming, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
+pub use ahead::MAX_AHEAD;
 use approach::Approach;
 
 use crate::bucket::Bucket;
@@ -69,6 +71,8 @@ pub struct SessionContext {
     pub labels: Labels,
     /// `mesh.hold`, as it is now
     pub hold: watch::Receiver<Duration>,
+    /// The nodes that sessions are kept with before a flow asks, at most [`MAX_AHEAD`], as it is now
+    pub ahead: watch::Receiver<Vec<NodeId>>,
     /// Where new sessions go, dialled and accepted
     pub opened: mpsc::Sender<Session>,
     /// Times that a session left a route that had died

@@ -74,6 +74,7 @@ async fn run(
             has_route: has_route || steering.any_alive(),
             has_circuit: steering.has_circuit(),
             is_idle: session.is_idle(),
+            is_ahead: context.ahead.borrow().contains(&session.peer().id),
             is_retired: *retired.borrow_and_update(),
             is_stale: session.is_stale(table.borrow().epoch(&session.peer().id)),
         };

@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub(super) has_circuit: bool,
     /// No flow is open.
     pub(super) is_idle: bool,
+    /// It is kept for flows to come.
+    pub(super) is_ahead: bool,
     /// Another session took over.
     pub(super) is_retired: bool,
     /// Its node has started anew since.
@@ -68,7 +70,8 @@ impl Upkeep {
         let since = |was: Option<Time>, is: bool| is.then(|| was.unwrap_or(now));
         let stranded = !facts.dialled && !facts.has_circuit;
         self.routeless = since(self.routeless, !facts.has_route || stranded);
-        self.idle = since(self.idle, facts.is_idle);
+        // Only its dialler knows whether it is kept for flows to come.
+        self.idle = since(self.idle, facts.is_idle && facts.dialled && !facts.is_ahead);
         self.spare = since(self.spare, facts.is_idle && facts.is_retired);
         self.bare = since(self.bare, facts.has_route && !facts.has_circuit && facts.is_idle);
         // Its dialler ends it; the other node helps where the dialler does not.
@@ -76,7 +79,7 @@ impl Upkeep {
         let ends = [
             (self.routeless, facts.hold, Step::CloseRouteless),
             (self.spare, RETIRED_LINGER * patience, Step::CloseRetired),
-            (self.idle, UNUSED_AFTER * patience, Step::CloseUnused),
+            (self.idle, UNUSED_AFTER, Step::CloseUnused),
             (self.bare.filter(|_| !facts.dialled), FORGOTTEN_AFTER, Step::CloseForgotten),
         ];
         let mut wake: Option<Time> = None;
@@ -106,6 +109,7 @@ mod tests {
             has_route: true,
             has_circuit: true,
             is_idle: false,
+            is_ahead: false,
             is_retired: false,
             is_stale: false,
         }
@@ -181,6 +185,21 @@ mod tests {
         assert_eq!(upkeep.step(at(1800), idle), Step::CloseUnused);
     }
 
+    #[test]
+    fn one_that_is_kept_for_flows_to_come_is_closed_by_neither_side() {
+        let kept = Facts { is_idle: true, is_ahead: true, ..healthy() };
+        let other_side = Facts { dialled: false, is_ahead: false, ..kept };
+        for facts in [kept, other_side] {
+            let mut upkeep = Upkeep::default();
+            assert_eq!(upkeep.step(at(0), facts), Step::Wait(None));
+            assert_eq!(upkeep.step(at(100_000), facts), Step::Wait(None));
+        }
+        let mut upkeep = Upkeep::default();
+        upkeep.step(at(0), kept);
+        let not_any_more = Facts { is_ahead: false, ..kept };
+        assert_eq!(upkeep.step(at(5000), not_any_more), Step::Wait(Some(at(5900))));
+    }
+
     proptest! {
         #[test]
         fn it_never_wakes_in_the_past(steps in prop::collection::vec(
@@ -192,7 +211,7 @@ mod tests {
                 now = Time(now.0 + later);
                 let hold = Duration::from_secs(3);
                 let facts =
-                    Facts { hold, dialled, has_route, has_circuit, is_idle, is_retired, is_stale: false };
+                    Facts { hold, dialled, has_route, has_circuit, is_idle, is_ahead: false, is_retired, is_stale: false };
                 if let Step::Wait(Some(at)) = upkeep.step(now, facts) {
                     prop_assert!(at > now);
                 }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffmesh_api as api;
+use ffmesh_core::id::NodeId;
 use jiff::Timestamp;
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
@@ -82,6 +83,8 @@ pub(super) struct Owner {
     ingresses: Ingresses,
     upstreams: Upstreams,
     hold: channel::Sender<Duration>,
+    /// The nodes that sessions are kept with before a flow asks
+    ahead: channel::Sender<Vec<NodeId>>,
     proxies: Entries<Proxy>,
     services: Entries<Service>,
     /// Proxies that could not be bound
@@ -102,12 +105,13 @@ impl Owner {
         (bound, failed): Bound,
         opening: OpenContext,
         upstreams: Upstreams,
-        hold: channel::Sender<Duration>,
+        (hold, ahead): (channel::Sender<Duration>, channel::Sender<Vec<NodeId>>),
     ) -> std::io::Result<Self> {
         let mut owner = Self {
             ingresses: Ingresses::start(opening, parts.counters.clone(), bound),
             upstreams,
             hold,
+            ahead,
             proxies: plan.proxies,
             services: plan.services,
             failed: Vec::new(),
@@ -307,6 +311,8 @@ impl Owner {
             let meanwhile = meanwhile.map_or_else(String::new, |at| format!("; it still listens on {at}"));
             offered.error = Some(format!("cannot listen on {}: {}{meanwhile}", failed.listen, failed.reason));
         }
+        let own = self.parts.credentials.node_id();
+        self.ahead.send_replace(offer::nodes_ahead(&own, offered(&new.proxies)));
         new.services = offer::services(&self.parts.config(), self.services.items());
         new.listening = self.ingresses.addresses();
         new.diallers = self.upstreams.diallers();

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use ffmesh_api::Origin;
+use ffmesh_core::id::NodeId;
 
-use crate::config::{Config, Proxy, Service};
+use crate::config::{Config, Proxy, ProxyTarget, Service};
+use crate::session::MAX_AHEAD;
 
 /// A proxy or a service of this node.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +51,21 @@ pub(super) fn services<'a>(
         all.push(Offered::new(service.clone(), Origin::Runtime, error));
     }
     all
+}
+
+/// The other nodes that proxies lead to, each once, as many as sessions are kept with before a flow asks.
+pub(super) fn nodes_ahead<'a>(own: &NodeId, proxies: impl Iterator<Item = &'a Proxy>) -> Vec<NodeId> {
+    let mut nodes = Vec::new();
+    for proxy in proxies {
+        if let Some(ProxyTarget::Address { node, .. }) = &proxy.target
+            && node != own
+            && !nodes.contains(node)
+            && nodes.len() < MAX_AHEAD
+        {
+            nodes.push(node.clone());
+        }
+    }
+    nodes
 }
 
 /// What is said of a proxy of a kind that does not listen.
@@ -127,6 +144,24 @@ mod tests {
             assert!(error.contains(part) && error.is_empty() == part.is_empty(), "{error:?} has no {part:?}");
         }
         assert!(all.iter().skip(2).all(|offered| offered.origin == Origin::Runtime));
+    }
+
+    #[test]
+    fn sessions_ahead_are_with_each_other_node_once_and_bounded() {
+        let to = |node: &str| {
+            let text = format!(
+                "{{ name: p, local_port: 80, target_node_id: {node}, target_address: \"127.0.0.1:80\" }}"
+            );
+            Proxy::parse(&text).unwrap_or_else(|problems| panic!("{problems}"))
+        };
+        let own: NodeId = "a".parse().unwrap();
+        let some = ["b", "a", "c", "b"].map(to);
+        let nodes = nodes_ahead(&own, some.iter());
+        assert_eq!(nodes.iter().map(NodeId::as_str).collect::<Vec<_>>(), ["b", "c"]);
+        let many: Vec<_> = (0..MAX_AHEAD + 5).map(|n| to(&format!("n{n}"))).collect();
+        let nodes = nodes_ahead(&own, many.iter());
+        assert_eq!(nodes.len(), MAX_AHEAD);
+        assert_eq!(nodes[0].as_str(), "n0", "those that stand first in the file");
     }
 
     #[test]
