@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: args::Cli) -> Outcome {
+    ffmesh_udp::keep_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
         .enable_all()

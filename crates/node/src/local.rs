@@ -27,6 +27,11 @@ macro_rules! either {
     };
 }
 
+/// Whether a read of so much has emptied the socket. Only where readiness is told by edges (epoll(7)).
+fn is_drained(read: usize, room: usize) -> bool {
+    cfg!(target_os = "linux") && (1..room).contains(&read)
+}
+
 impl Stream {
     /// The TCP address of the other end.
     pub fn peer_address(&self) -> Option<SocketAddr> {
@@ -44,7 +49,19 @@ impl Stream {
     /// Reads what is there into the free room of `buffer`. 0 is the end of the stream; `WouldBlock` means that nothing
     /// is there now.
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        either!(self, s => s.try_read_buf(buffer))
+        let room = buffer.capacity() - buffer.len();
+        let mut read = 0;
+        let result = either!(self, s => s.try_io(Interest::READABLE, || {
+            read = s.try_read_buf(buffer)?;
+            // Less than fits: nothing more is there, which need not be asked. What comes from now on makes it readable
+            // again; so does an end that has come already.
+            if is_drained(read, room) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        }));
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && read > 0 => {}
+            result => result?,
+        }
+        Ok(read)
     }
 
     /// What the other end has sent already, at most `limit` bytes; empty where that is nothing yet. Asks the kernel,
@@ -98,5 +115,79 @@ impl Stream {
             // Without it the peer sees an orderly end, which is what then remains.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const ROOM: usize = 64;
+
+    async fn pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), Stream::Tcp(far.unwrap().0))
+    }
+
+    /// Reads until the end, and says how much there was.
+    async fn read_all(stream: &Stream) -> usize {
+        let mut total = 0;
+        loop {
+            timeout(Duration::from_secs(5), stream.readable()).await.expect("never readable").unwrap();
+            match stream.try_read(&mut BytesMut::with_capacity(ROOM)) {
+                Ok(0) => return total,
+                Ok(read) => total += read,
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_missed_behind_a_short_read() {
+        for pieces in [&[1, 1, 1][..], &[ROOM], &[ROOM, 1], &[ROOM - 1, ROOM + 1, 1], &[10 * ROOM], &[]] {
+            let (mut near, far) = pair().await;
+            let reading = tokio::spawn(async move { read_all(&far).await });
+            for piece in pieces {
+                near.write_all(&vec![7; *piece]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(near);
+            assert_eq!(reading.await.unwrap(), pieces.iter().sum::<usize>(), "{pieces:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn data_and_end_that_came_together_are_both_read() {
+        let (mut near, far) = pair().await;
+        near.write_all(b"the last words").await.unwrap();
+        near.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(read_all(&far).await, 14);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_socket_that_was_emptied_is_not_asked_again() {
+        let (mut near, far) = pair().await;
+        near.write_all(b"short").await.unwrap();
+        far.readable().await.unwrap();
+        assert_eq!(far.try_read(&mut BytesMut::with_capacity(ROOM)).unwrap(), 5);
+        assert!(
+            timeout(Duration::from_millis(50), far.readable()).await.is_err(),
+            "readable, with nothing there"
+        );
+        near.write_all(b"more").await.unwrap();
+        assert_eq!(read_once(&far).await, 4);
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn read_once(stream: &Stream) -> usize {
+        timeout(Duration::from_secs(5), stream.readable()).await.expect("never readable").unwrap();
+        stream.try_read(&mut BytesMut::with_capacity(ROOM)).unwrap()
     }
 }

@@ -17,7 +17,7 @@ pub use noq_udp::{EcnCodepoint, RecvMeta};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-pub use memory::release_memory;
+pub use memory::{keep_memory, release_memory};
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -176,7 +176,21 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             std::task::ready!(self.io.poll_recv_ready(cx))?;
-            match self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta)) {
+            let mut received = 0;
+            let result = self.io.try_io(Interest::READABLE, || {
+                received = self.state.recv((&self.io).into(), bufs, meta)?;
+                // Fewer than fit: the socket is empty, which need not be asked a second time. It is readable again by
+                // what comes from now on.
+                if is_drained(received, bufs.len()) {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(received)
+                }
+            });
+            match result {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && received > 0 => {
+                    return Poll::Ready(Ok(received));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 // An ICMP error of an earlier send; forged ones must not stop the socket.
                 Err(e)
@@ -192,6 +206,12 @@ impl Socket {
     fn in_family(&self, address: SocketAddr) -> SocketAddr {
         if self.v6 { mapped(address) } else { canonical(address) }
     }
+}
+
+/// Whether a receive that filled so many of the buffers has emptied the socket. Only where readiness is told by edges
+/// (epoll(7)), and `recvmmsg(2)` takes what is there.
+fn is_drained(received: usize, buffers: usize) -> bool {
+    cfg!(target_os = "linux") && received < buffers.min(noq_udp::BATCH_SIZE)
 }
 
 /// The IPv6 form of an address: IPv4 becomes v4-mapped (RFC 4291, section 2.5.5.2).
