@@ -194,8 +194,16 @@ impl Sim {
         });
         let senders = senders.collect();
         let random = 0x9e37_79b9_7f4a_7c15;
-        let mut sim =
-            Self { line, start, now: start, senders, events: BinaryHeap::new(), count: 0, idle: start, random };
+        let mut sim = Self {
+            line,
+            start,
+            now: start,
+            senders,
+            events: BinaryHeap::new(),
+            count: 0,
+            idle: start,
+            random,
+        };
         for i in 0..sim.senders.len() {
             sim.wake(i, sim.senders[i].paced);
         }

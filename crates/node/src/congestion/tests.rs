@@ -71,11 +71,9 @@ fn two_sessions_leave_a_tcp_connection_a_fifth_and_take_one_each() {
 fn who_comes_later_gets_its_share_with_time() {
     for depth in [1.0, 4.0] {
         let line = Line::new(SHARED, 40, depth, 0.0);
-        for flows in [
-            vec![auto(0), auto(5), tcp(5)],
-            vec![auto(0), auto(0), tcp(5)],
-            vec![tcp(0), auto(5), auto(5)],
-        ] {
+        for flows in
+            [vec![auto(0), auto(5), tcp(5)], vec![auto(0), auto(0), tcp(5)], vec![tcp(0), auto(5), auto(5)]]
+        {
             let got = shares(line, flows, secs(40), secs(80));
             assert!(got.iter().all(|mbit| *mbit > SHARED / 6.0), "buffer of {depth}: {got:.0?}");
         }

@@ -227,7 +227,8 @@ impl Window {
             curve.used = None;
             return;
         }
-        let since = curve.used.replace(now).map_or(Duration::ZERO, |used| now.saturating_duration_since(used));
+        let since =
+            curve.used.replace(now).map_or(Duration::ZERO, |used| now.saturating_duration_since(used));
         let is_free = self.delay.on_the_way() >= 1.0;
         curve.elapsed += since.min(rtt) * if is_free { HURRY } else { 1 };
         curve.reno += if curve.reno < curve.plateau { ALPHA } else { 1.0 } * self.mtu * bytes / shape.size;
