@@ -199,3 +199,14 @@ fn persistent_congestion_leaves_two_packets_and_what_arrives_after_all_undoes_it
     window.nothing_lost();
     assert_eq!(window.size(), before, "there is nothing more to undo");
 }
+
+#[test]
+fn a_loss_that_was_none_does_not_undo_an_earlier_one() {
+    let (mut window, now) = used();
+    window.congested(now, now, Sign::Lost(200 * 1452));
+    let after = window.size();
+    window.congested(now + ms(2), now + ms(1), Sign::Lost(1452));
+    assert_eq!(window.size(), after, "the second is no congestion");
+    window.nothing_lost();
+    assert_eq!(window.size(), after);
+}

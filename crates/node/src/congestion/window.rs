@@ -22,6 +22,8 @@ const PROBE: f64 = 1.0 + 1.0 / 12.0;
 const MOST_LOSS: f64 = 0.02;
 /// Packets over which that part is told, or one round if that has more.
 const LEAST_TALLY: f64 = 256.0;
+/// Of fewer packets it is not told: four losses are never too many, however few arrived.
+const FEW_PACKETS: f64 = 64.0;
 /// Rounds of growing carefully before slow start ends (RFC 9406, `CSS_ROUNDS`).
 const CAREFUL_ROUNDS: u32 = 5;
 /// Part of a window on the way below which it ends at once: half of it is in the queue.
@@ -164,8 +166,9 @@ impl Window {
                 if self.tally.is_high(self.mtu) { BETA } else { self.delay.on_the_way().max(BETA) }
             }
         };
+        // A later loss that turns out to be none says nothing of earlier ones.
+        self.undo = (keep < 1.0 && sign != Sign::Marked).then(|| self.shape.clone());
         if keep < 1.0 {
-            self.undo = (sign != Sign::Marked).then(|| self.shape.clone());
             self.shape.reduce(keep, self.mtu, self.least());
             self.tally = Tally::default();
             self.reduced = Some(now);
@@ -289,7 +292,7 @@ impl Tally {
 
     /// Whether more is lost than chance explains at a loss of `MOST_LOSS`: by three standard deviations.
     fn is_high(&self, mtu: f64) -> bool {
-        let likely = MOST_LOSS * (self.arrived + self.lost) / mtu;
+        let likely = MOST_LOSS * ((self.arrived + self.lost) / mtu).max(FEW_PACKETS);
         self.lost / mtu > likely + 3.0 * likely.sqrt()
     }
 }
