@@ -99,7 +99,7 @@ mod tests {
     fn acknowledge(delay: &mut Delay, now: &mut Instant, rtt: Duration, count: u32) {
         for _ in 0..count {
             *now += Duration::from_millis(1);
-            delay.sample(*now, *now - rtt);
+            delay.sample(*now, now.checked_sub(rtt).unwrap());
         }
     }
 

@@ -234,7 +234,7 @@ impl Sim {
     pub(super) fn mbit(&self, i: usize, from: Duration, to: Duration) -> f64 {
         let spans = |time: Duration| (time.as_millis() / SPAN.as_millis()) as usize;
         let arrived: u64 = self.senders[i].arrived.iter().take(spans(to)).skip(spans(from)).sum();
-        arrived as f64 / 125_000.0 / (to - from).as_secs_f64()
+        arrived as f64 / 125_000.0 / to.saturating_sub(from).as_secs_f64()
     }
 
     pub(super) fn window(&self, i: usize) -> u64 {
