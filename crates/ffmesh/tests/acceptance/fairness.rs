@@ -56,7 +56,9 @@ fn two_sessions_and_a_tcp_connection_get_a_fifth_each() {
             });
             senders.map(|sender| sender.join().unwrap())
         });
-        receivers.each_mut().map(Process::kill);
+        for receiver in &mut receivers {
+            receiver.kill();
+        }
         let [first, second, tcp] = mbit;
         report(&format!("fairness-{products}"), &json!({ "sessions": [first, second], "tcp": tcp }));
         assert!(mbit.iter().all(|mbit| *mbit >= LEAST), "buffer of {products} products: {mbit:.1?} Mbit/s");
