@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod congestion;
 pub mod node;
 pub mod state;
 

@@ -21,6 +21,7 @@ use noq::{
 use rand::RngExt as _;
 
 use crate::config::{Config, Congestion};
+use crate::congestion::AutoConfig;
 use crate::identity::{Credentials, JOIN_ALPN};
 use crate::socket::{Dialling, LabelSocket, Labels, ProbeSender, SlotAddr, TurnRuntime};
 
@@ -288,7 +289,8 @@ fn join_settings() -> TransportConfig {
 fn session_settings(config: &Config) -> TransportConfig {
     let quic = &config.quic;
     let controller: Arc<dyn ControllerFactory + Send + Sync> = match quic.congestion {
-        Congestion::Auto | Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Auto => Arc::new(AutoConfig),
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
         Congestion::Bbr => Arc::new(Bbr3Config::default()),
         Congestion::NewReno => Arc::new(NewRenoConfig::default()),
     };

@@ -9,6 +9,7 @@ use ffmesh_lab::{
 };
 use serde_json::json;
 
+use crate::sharing::Download;
 use crate::{diamond, mesh, relay_in_use, stopped_mesh};
 
 /// Flows whose silences are noted.
@@ -49,7 +50,7 @@ fn short_lines() {
 #[test]
 #[ignore = "figures for docs/performance.md"]
 fn lines_of_10_ms_three_quarters_full() {
-    let Some((mut mesh, _lines)) = long_diamond("long", [10, 10]) else { return };
+    let Some((mut mesh, _lines)) = long_diamond("long", [10, 10], "") else { return };
     for failure in [Failure::Kill, Failure::Blackhole] {
         measure("long", &mut mesh, failure, BULK, &["r1", "r2"]);
     }
@@ -58,12 +59,73 @@ fn lines_of_10_ms_three_quarters_full() {
 #[test]
 #[ignore = "figures for docs/performance.md"]
 fn an_alternative_eight_times_longer() {
-    let Some((mut mesh, _lines)) = long_diamond("unequal", [10, 80]) else { return };
+    let Some((mut mesh, _lines)) = long_diamond("unequal", [10, 80], "") else { return };
     for (name, bulk) in [("unequal-light", LIGHT_BULK), ("unequal-full", BULK)] {
         for failure in [Failure::Kill, Failure::Blackhole] {
             measure(name, &mut mesh, failure, bulk, &["r1"]);
         }
     }
+}
+
+/// A download that finds itself on a route eight times longer, and on one eight times shorter.
+#[test]
+#[ignore = "figures for docs/performance.md"]
+fn another_round_trip_under_every_controller() {
+    const MOVES: usize = 3;
+    for controller in ["auto", "cubic", "bbr", "newreno"] {
+        let quic = format!("  congestion: {controller}\n");
+        let Some((mut mesh, _lines)) = long_diamond(controller, [10, 80], &quic) else { return };
+        let ready = |mesh: &Mesh| {
+            until("both relays are ready", Duration::from_mins(1), || {
+                mesh.node("a").routes_to("b").len() == 2
+            });
+        };
+        ready(&mesh);
+        let download = Download::start(&mesh);
+        for _ in 0..MOVES {
+            for (name, relay) in [("longer", "r1"), ("shorter", "r2")] {
+                ready(&mesh);
+                sleep(Duration::from_secs(5));
+                let before = second(&download);
+                mesh.node_mut(relay).kill();
+                let after = follow(&download);
+                report(
+                    &format!("figures-{controller}-{name}"),
+                    &json!({ "mbit_before": before, "after": after }),
+                );
+                mesh.node_mut(relay).start();
+            }
+        }
+        download.end();
+    }
+}
+
+/// Mbit/s of the next second.
+fn second(download: &Download) -> u64 {
+    let before = download.received();
+    sleep(Duration::from_secs(1));
+    (download.received() - before) * 8 / 1_000_000
+}
+
+/// What a download does in the next seconds: its longest silence, and Mbit/s in spans that begin now.
+fn follow(download: &Download) -> serde_json::Value {
+    const STEP: u64 = 10;
+    const SPANS: [u64; 5] = [500, 500, 1000, 2000, 4000];
+    let (mut at, mut silence, mut seen) = (vec![download.received()], Duration::ZERO, Instant::now());
+    for span in SPANS {
+        for _ in 0..span / STEP {
+            let before = download.received();
+            sleep(Duration::from_millis(STEP));
+            if download.received() > before {
+                silence = silence.max(seen.elapsed());
+                seen = Instant::now();
+            }
+        }
+        at.push(download.received());
+    }
+    let mbit = |(bytes, ms): (u64, u64)| bytes * 8 / ms / 1000;
+    let spans: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).zip(SPANS).map(mbit).collect();
+    json!({ "silence_ms": silence.as_secs_f64() * 1e3, "spans_ms": SPANS, "mbit": spans })
 }
 
 #[test]
@@ -181,8 +243,8 @@ fn start_bulk(mesh: &Mesh, rate: &str) -> [Process; 2] {
     [server, client]
 }
 
-/// A diamond whose routes have these round trip times, in ms.
-fn long_diamond(name: &str, rtt: [u64; 2]) -> Option<(Mesh, Vec<DelayLine>)> {
+/// A diamond whose routes have these round trip times, in ms, with more keys in the `quic` sections.
+fn long_diamond(name: &str, rtt: [u64; 2], quic: &str) -> Option<(Mesh, Vec<DelayLine>)> {
     let ends = [("a", "r1"), ("b", "r1"), ("a", "r2"), ("b", "r2")];
     let wires =
         ends.iter().fold(Plan::new(&["r1", "a", "b", "r2"]), |plan, (end, relay)| plan.wire(end, relay));
@@ -190,6 +252,7 @@ fn long_diamond(name: &str, rtt: [u64; 2]) -> Option<(Mesh, Vec<DelayLine>)> {
     let line_of = |address: &str| format!("{}:{LINE_PORT}", address.rsplit_once(':').unwrap().0);
     let dialled = ends.iter().zip(&addresses);
     let plan = dialled.fold(wires, |plan, ((end, relay), to)| plan.upstream(end, relay, &line_of(to)));
+    let plan = ["a", "b"].into_iter().fold(plan, |plan, id| plan.with_quic(id, quic));
     let mut mesh = stopped_mesh(name, &plan)?;
     let mut lines = Vec::new();
     for ((_, relay), to) in ends.iter().zip(&addresses) {

@@ -29,6 +29,7 @@
 //! - [`iperf`]: bulk connections, for those that measure
 //! - [`observing`]: what it costs to be looked at
 //! - [`speedtest`]: what `ffmesh speedtest` measures is what the line carries
+//! - [`fairness`]: sessions beside TCP on a line that is full
 //! - [`figures`]: what docs/performance.md has of failures and probes; runs only when asked to
 //! - [`doctor`]: what `ffmesh doctor` finds on a machine where something is wrong
 //! - [`opaque`]: what a relay can read
@@ -50,6 +51,7 @@ mod doctor;
 mod enrolment;
 mod events;
 mod failover;
+mod fairness;
 mod figures;
 mod figures_agree;
 mod iperf;

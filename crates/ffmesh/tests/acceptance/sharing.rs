@@ -17,14 +17,14 @@ const MEASURED: Duration = Duration::from_secs(3);
 const SEED: u64 = 61;
 
 /// A download without an end, every byte of which is checked.
-struct Download {
+pub(crate) struct Download {
     received: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     reading: JoinHandle<()>,
 }
 
 impl Download {
-    fn start(mesh: &Mesh) -> Self {
+    pub(crate) fn start(mesh: &Mesh) -> Self {
         let conn = mesh.connect("a", "b", "source").unwrap();
         conn.send(&Service::request(SEED, u64::MAX)).unwrap();
         let (received, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -52,7 +52,12 @@ impl Download {
         f64::from(bytes) * 8.0 / 1e6 / start.elapsed().as_secs_f64()
     }
 
-    fn end(self) {
+    /// Bytes until now.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Err(panic) = self.reading.join() {
             std::panic::resume_unwind(panic);
