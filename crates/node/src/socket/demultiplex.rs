@@ -9,6 +9,7 @@ use ffmesh_udp::{Socket, mapped};
 use noq::udp::RecvMeta;
 
 use super::address::SlotAddr;
+use super::circuit::Hop;
 use super::relay::{self, DropReason, Relay};
 use super::table::{Labels, Owner};
 use crate::clock;
@@ -111,9 +112,10 @@ impl Demultiplexer {
                                 self.relay.counters().carried(packets);
                             }
                             run.chunks_mut(stride).for_each(|packet| passage.hop.label.swap_into(packet));
-                            let (to, from) = (passage.hop.to, passage.hop.from);
+                            let Hop { to, from, link, .. } = passage.hop;
                             self.relay.push(relay::Run {
                                 to,
+                                link,
                                 peer: passage.to,
                                 from,
                                 ecn: meta.ecn,

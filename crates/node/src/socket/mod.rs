@@ -13,6 +13,7 @@
 mod address;
 mod circuit;
 mod demultiplex;
+mod hash;
 mod limit;
 mod metrics;
 mod outbox;

@@ -108,6 +108,8 @@ fn add(counter: &AtomicU64, count: usize) {
 pub(super) struct Run {
     /// Where to
     pub(super) to: SocketAddr,
+    /// Serial of the link there
+    pub(super) link: u64,
     /// Who is there
     pub(super) peer: Place,
     /// From where
@@ -143,12 +145,17 @@ impl Run {
 pub(super) struct Relay {
     udp: Arc<Socket>,
     counters: Arc<Counters>,
+    // The memory of these is used again for each receive.
     runs: Vec<Run>,
+    /// Links and places of the runs
+    order: Vec<(u64, usize)>,
+    /// The runs in that order
+    sorted: Vec<Run>,
 }
 
 impl Relay {
     pub(super) fn new(udp: Arc<Socket>, counters: Arc<Counters>) -> Self {
-        Self { udp, counters, runs: Vec::new() }
+        Self { udp, counters, runs: Vec::new(), order: Vec::new(), sorted: Vec::new() }
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -167,9 +174,8 @@ impl Relay {
     /// Sends all runs out of the buffers that they stand in, in as few sends as there can be. Packets of one
     /// destination keep their order.
     pub(super) fn send(&mut self, bufs: &[IoSliceMut<'_>]) {
-        // Buffers of several neighbours take turns; so the runs of each destination stand together.
-        self.runs.sort_unstable_by_key(|run| (run.to, run.buffer, run.start));
-        let mut rest = &self.runs[..];
+        self.sort();
+        let mut rest = &self.sorted[..];
         while let Some(first) = rest.first() {
             let (send, others) = rest.split_at(runs_of_one_send(rest));
             let mut slices = [&[][..]; MAX_SEGMENTS];
@@ -194,6 +200,16 @@ impl Relay {
             }
             rest = others;
         }
+    }
+
+    /// Puts the runs of each link together, in the order in which they came: those of several take turns.
+    fn sort(&mut self) {
+        // Short keys are sorted instead of the runs: up to 2,000 of those may come at once.
+        self.order.clear();
+        self.order.extend(self.runs.iter().enumerate().map(|(at, run)| (run.link, at)));
+        self.order.sort_unstable();
+        self.sorted.clear();
+        self.sorted.extend(self.order.iter().map(|(_, at)| self.runs[*at]));
         self.runs.clear();
     }
 }
@@ -221,7 +237,17 @@ mod tests {
 
     fn run(port: u16, len: usize, segment: usize) -> Run {
         let to = SocketAddr::from(([192, 0, 2, 1], port));
-        Run { to, peer: Place::default(), from: None, ecn: None, buffer: 0, start: 7, end: 7 + len, segment }
+        Run {
+            to,
+            link: 1,
+            peer: Place::default(),
+            from: None,
+            ecn: None,
+            buffer: 0,
+            start: 7,
+            end: 7 + len,
+            segment,
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use ffmesh_udp::mapped;
 
 use super::address::{MAX_SLOTS, SessionAddr, SlotAddr};
 use super::circuit::{CircuitEnd, Hop, Way};
+use super::hash::RandomKeys;
 use super::limit::{Allowance, TransitLimit};
 use super::peers::{Peers, Place};
 use super::relay::{Counters, Transit};
@@ -62,8 +63,8 @@ impl Passage {
 /// The tables behind [`Labels`].
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    accepts: HashMap<Label, Accept>,
-    ways: HashMap<SlotAddr, Way>,
+    accepts: HashMap<Label, Accept, RandomKeys>,
+    ways: HashMap<SlotAddr, Way, RandomKeys>,
     /// Of each link that something is relayed for.
     allowances: HashMap<u64, Arc<Mutex<Allowance>>>,
     peers: Peers,

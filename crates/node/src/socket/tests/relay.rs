@@ -96,7 +96,8 @@ async fn what_one_receive_brings_for_a_hop_leaves_in_one_send() {
     let (b, c) = (udp(), udp());
     labels.install_relay(label(1), LINK, neighbor(), hop(b.local_addr().unwrap(), label(11)));
     labels.install_relay(label(2), LINK, neighbor(), hop(b.local_addr().unwrap(), label(12)));
-    labels.install_relay(label(3), LINK, neighbor(), hop(c.local_addr().unwrap(), label(13)));
+    let to_c = Hop { link: 9, ..hop(c.local_addr().unwrap(), label(13)) };
+    labels.install_relay(label(3), LINK, neighbor(), to_c);
     let of = |l: u64, fill| packet(label(l), Lane::Slot(0), &[fill; 100]);
     let mut short = of(1, 8);
     short.truncate(30);

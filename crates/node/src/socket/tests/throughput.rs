@@ -9,10 +9,8 @@ use noq::AsyncUdpSocket as _;
 
 use super::*;
 
-/// Bytes of a packet: full ones of Ethernet.
-const PACKET: usize = 1461;
-/// Packets of one send, as QUIC makes them.
-const BATCH: usize = 10;
+/// Bytes of a packet, and packets of one send: full ones of Ethernet as QUIC makes them, and short ones together and one by one.
+const LOADS: [(usize, usize); 3] = [(1461, 10), (64, 60), (64, 1)];
 const SECONDS: u64 = 3;
 
 /// Seconds that this thread has run on a processor so far.
@@ -47,9 +45,15 @@ async fn relay_until(mut node: LabelSocket, stop: &AtomicBool) {
 
 #[test]
 #[ignore = "a measurement; it asserts nothing about speed"]
+fn throughput_of_the_relay() {
+    for (length, packets) in LOADS {
+        relayed(length, packets);
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a measurement that is printed")]
 #[expect(clippy::disallowed_methods, reason = "threads of its own, and this one only waits")]
-fn throughput_of_the_relay() {
+fn relayed(length: usize, packets: usize) {
     let labels = Labels::default();
     let stop = AtomicBool::new(false);
     let ((run_a, a), (run_b, b)) = (bound(), bound());
@@ -63,10 +67,10 @@ fn throughput_of_the_relay() {
     let (received, relay_cpu) = thread::scope(|scope| {
         scope.spawn(|| {
             let contents =
-                vec![packet(label(1), Lane::Slot(0), &vec![7; PACKET - LABEL_HEADER_LEN]); BATCH].concat();
+                vec![packet(label(1), Lane::Slot(0), &vec![7; length - LABEL_HEADER_LEN]); packets].concat();
             let to = address;
             let batch =
-                Batch { to, from: None, ecn: None, header: &[], contents: &[&contents], segment: PACKET };
+                Batch { to, from: None, ecn: None, header: &[], contents: &[&contents], segment: length };
             run_a.block_on(async {
                 while !stop.load(Ordering::Relaxed) {
                     if a.try_send(&batch).is_err() {
@@ -101,9 +105,12 @@ fn throughput_of_the_relay() {
     let seconds = started.elapsed().as_secs_f64();
     let transit = labels.transit();
     eprintln!(
-        "relayed {:.2} Gbit/s, arrived {:.2} Gbit/s, {:.3} CPU s/GB of the relay, {:.1} packets a send, dropped {:?}",
+        "{packets} x {length} bytes: relayed {:.2} Gbit/s, {:.0} packets a second, arrived {:.2} Gbit/s, \
+         relay's CPU {:.0} ns a packet, {:.3} s/GB, {:.1} packets a send, dropped {:?}",
         transit.bytes as f64 * 8e-9 / seconds,
+        transit.packets as f64 / seconds,
         received as f64 * 8e-9 / seconds,
+        relay_cpu / transit.packets as f64 * 1e9,
         relay_cpu / (transit.bytes as f64 / 1e9),
         transit.packets as f64 / transit.sends as f64,
         transit.dropped().collect::<Vec<_>>(),
