@@ -4,7 +4,7 @@
 //! afterwards. So a crash loses a minute of seconds at most, and the disk is asked for one write a minute.
 
 use ffmesh_core::id::NodeId;
-use redb::{ReadTransaction, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
 use super::row::{MAX_PEERS, Row};
 use super::series::Series;
@@ -59,8 +59,7 @@ fn write_rows(transaction: &WriteTransaction, rows: Rows, block: &Block) -> Resu
 
 /// Reads all rows of a table into a series. Those that cannot be read are skipped.
 pub(super) fn read_rows(store: &Store, rows: Rows, series: &mut Series) -> Result<(), StoreError> {
-    let transaction = store.read()?;
-    let mut read = || -> Result<(), redb::Error> {
+    store.read(|transaction| {
         let Some(table) = there(transaction.open_table(rows))? else { return Ok(()) };
         for entry in table.iter()? {
             let (at, bytes) = entry?;
@@ -69,14 +68,12 @@ pub(super) fn read_rows(store: &Store, rows: Rows, series: &mut Series) -> Resul
             }
         }
         Ok(())
-    };
-    read().map_err(|error| store.failed(error))
+    })
 }
 
 /// Reads who has which slot.
 pub(super) fn read_slots(store: &Store) -> Result<Slots, StoreError> {
-    let transaction: ReadTransaction = store.read()?;
-    let read = || -> Result<Slots, redb::Error> {
+    store.read(|transaction| {
         let mut slots = Slots::default();
         let Some(table) = there(transaction.open_table(SLOTS))? else { return Ok(slots) };
         for entry in table.iter()? {
@@ -87,8 +84,7 @@ pub(super) fn read_slots(store: &Store) -> Result<Slots, StoreError> {
             }
         }
         Ok(slots)
-    };
-    read().map_err(|error| store.failed(error))
+    })
 }
 
 /// A table that was never written to does not exist.

@@ -9,7 +9,7 @@ use crate::state::StateDir;
 const START: i64 = 1_800_000_000;
 
 fn open(dir: &tempfile::TempDir) -> History {
-    History::load(Store::open(&StateDir::at(dir.path())).unwrap()).unwrap()
+    Store::open(&StateDir::at(dir.path()), |store| History::load(store.clone())).unwrap().1
 }
 
 fn at(second: i64) -> Timestamp {

@@ -137,10 +137,10 @@ impl Node {
             issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
         }
         credentials.check(loaded.config.node_id.as_ref(), Timestamp::now())?;
-        let store = Store::open(&state)?;
-        let plan = Plan::new(&loaded.config, &store)?;
+        let load = |store: &Store| Ok((Plan::new(&loaded.config, store)?, History::load(store.clone())?));
+        let (store, (plan, history)) = Store::open(&state, load)?;
         let bound = Bound::bind(&loaded.config, &plan, &state)?;
-        Self::serve(loaded, plan, state, store, journal, lock, credentials, issuer, bound)
+        Self::serve(loaded, plan, state, store, history, journal, lock, credentials, issuer, bound)
     }
 
     #[expect(clippy::too_many_arguments, reason = "what `start` has made, used once")]
@@ -149,6 +149,7 @@ impl Node {
         plan: Plan,
         state: StateDir,
         store: Store,
+        history: History,
         journal: Journal,
         lock: StateLock,
         credentials: Arc<Credentials>,
@@ -223,7 +224,7 @@ impl Node {
             repeats: Arc::default(),
             drain_asked: watch::Sender::new(false),
             state,
-            history: History::load(store.clone())?,
+            history,
             store,
             events: changes,
             journal,
