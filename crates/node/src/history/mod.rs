@@ -94,8 +94,8 @@ impl History {
         full.is_some()
     }
 
-    /// Writes what is new to the store. Blocks while the disk works. What cannot be written stays in memory, and is gone after a
-    /// restart.
+    /// Writes what is new to the store. Blocks while the disk works. What cannot be written comes with the next block: as
+    /// many rows as are kept at all.
     pub fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
@@ -105,7 +105,13 @@ impl History {
         let minutes = Block { rows: std::mem::take(&mut state.new_minutes), kept: kept_minutes };
         let slots = Slots::clone(&state.slots);
         drop(state);
-        file::write(&self.store, &seconds, &minutes, &slots)
+        let written = file::write(&self.store, &seconds, &minutes, &slots);
+        if written.is_err() {
+            let mut state = self.lock();
+            put_back(&mut state.new_seconds, seconds.rows, MAX_SECONDS);
+            put_back(&mut state.new_minutes, minutes.rows, MAX_MINUTES);
+        }
+        written
     }
 
     /// The rows from one moment to another, at most as many as are kept. Without `to`, up to `now`.
@@ -162,6 +168,13 @@ impl History {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts rows that could not be written before those that have come meanwhile. The oldest ones go where there are too many.
+fn put_back(new: &mut Vec<(i64, Vec<u8>)>, mut rows: Vec<(i64, Vec<u8>)>, most: usize) {
+    rows.append(new);
+    rows.drain(..rows.len().saturating_sub(most));
+    *new = rows;
 }
 
 /// What is asked for.

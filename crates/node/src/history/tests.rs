@@ -88,6 +88,37 @@ fn a_clock_that_goes_back_leaves_one_row_a_second() {
 }
 
 #[test]
+fn what_a_full_disk_did_not_take_is_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = crate::store::faulty::Full::default();
+    let history = History::load(disk.store(&StateDir::at(dir.path())).unwrap()).unwrap();
+    push(&history, 1..=70);
+    disk.set(true);
+    for second in 71..=190 {
+        if history.push(START + second, &sample(second), &[]) {
+            history.flush().unwrap_err();
+        }
+    }
+    disk.set(false);
+    push(&history, 191..=200);
+    history.flush().unwrap();
+    drop(history);
+    let history = open(&dir);
+    let seconds = history.query(&query(Step::Second, START + 1, START + 200), at(START + 200));
+    let sent: Vec<_> = seconds.columns.sent.into_iter().flatten().collect();
+    assert_eq!(sent, (1..=200).map(f64::from).collect::<Vec<_>>());
+    let minutes = history.query(&query(Step::Minute, START + 60, START + 180), at(START + 200));
+    assert_eq!(minutes.columns.sent, [Some(30.5), Some(90.5), Some(150.5)]);
+}
+
+#[test]
+fn what_waits_for_the_disk_is_bounded() {
+    let mut new = vec![(5, vec![5])];
+    put_back(&mut new, vec![(2, vec![2]), (3, vec![3]), (4, vec![4])], 3);
+    assert_eq!(new, [(3, vec![3]), (4, vec![4]), (5, vec![5])]);
+}
+
+#[test]
 fn a_month_fits_into_a_file_of_bounded_size() {
     let dir = tempfile::tempdir().unwrap();
     let history = open(&dir);
