@@ -7,7 +7,6 @@ use ffmesh_core::id::NodeId;
 use redb::{ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
 use super::row::{MAX_PEERS, Row};
-use super::series::Series;
 use super::slots::{Slot, Slots};
 use crate::store::{Store, StoreError};
 
@@ -57,17 +56,18 @@ fn write_rows(transaction: &WriteTransaction, rows: Rows, block: &Block) -> Resu
     Ok(())
 }
 
-/// Reads all rows of a table into a series. Those that cannot be read are skipped.
-pub(super) fn read_rows(store: &Store, rows: Rows, series: &mut Series) -> Result<(), StoreError> {
+/// Reads all rows of a table. Those that cannot be read are skipped.
+pub(super) fn read_rows(store: &Store, rows: Rows) -> Result<Vec<(i64, Row)>, StoreError> {
     store.read(|transaction| {
-        let Some(table) = there(transaction.open_table(rows))? else { return Ok(()) };
+        let mut read = Vec::new();
+        let Some(table) = there(transaction.open_table(rows))? else { return Ok(read) };
         for entry in table.iter()? {
             let (at, bytes) = entry?;
             if let Some(row) = Row::decode(bytes.value()) {
-                series.push(at.value(), row);
+                read.push((at.value(), row));
             }
         }
-        Ok(())
+        Ok(read)
     })
 }
 

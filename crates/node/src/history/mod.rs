@@ -2,7 +2,7 @@
 //!
 //! [`sample`] takes the node's figures each second and tells whoever listens. [`History`] keeps them in memory, from where
 //! they are read, and in the store, so that they survive a restart (`file`). All of it is bounded: 3,600 rows of seconds
-//! and 10,080 of minutes, of at most 181 bytes each.
+//! and 10,080 of minutes, of at most 181 bytes each; twice as many while the clock is wrong.
 
 mod file;
 mod row;
@@ -59,14 +59,12 @@ struct State {
 }
 
 impl History {
-    /// What the store has.
-    pub fn load(store: Store) -> Result<Self, StoreError> {
-        let (mut seconds, mut minutes) = (Series::new(1, MAX_SECONDS), Series::new(MINUTE, MAX_MINUTES));
-        file::read_rows(&store, SECONDS, &mut seconds)?;
-        file::read_rows(&store, MINUTES, &mut minutes)?;
+    /// What the store has, as seen at `now`.
+    pub fn load(store: Store, now: Timestamp) -> Result<Self, StoreError> {
+        let now = now.as_second();
         let state = State {
-            seconds,
-            minutes,
+            seconds: Series::kept(1, MAX_SECONDS, file::read_rows(&store, SECONDS)?, now),
+            minutes: Series::kept(MINUTE, MAX_MINUTES, file::read_rows(&store, MINUTES)?, now),
             slots: file::read_slots(&store)?,
             new_seconds: Vec::new(),
             new_minutes: Vec::new(),
@@ -83,7 +81,7 @@ impl History {
         let row = Row::new(sample, slots.fill(at, up));
         // The minute of the last row is over.
         let minute = |at: i64| at.div_euclid(MINUTE) + i64::from(at.rem_euclid(MINUTE) > 0);
-        let full = seconds.last().map(minute).filter(|last| *last != minute(at)).map(|last| last * MINUTE);
+        let full = seconds.newest().map(minute).filter(|last| *last != minute(at)).map(|last| last * MINUTE);
         if let Some(end) = full {
             let mean = Row::mean(seconds.between(end - MINUTE, end).map(|(_, row)| row));
             new_minutes.push((end, mean.encode()));

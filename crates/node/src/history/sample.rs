@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn a_sample_is_taken_each_second_and_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let load = |store: &crate::store::Store| History::load(store.clone());
+        let load = |store: &crate::store::Store| History::load(store.clone(), Timestamp::now());
         let (_, history) = crate::store::Store::open(&crate::state::StateDir::at(dir.path()), load).unwrap();
         let (told, mut samples) = tokio::sync::mpsc::channel(8);
         let counted = std::sync::atomic::AtomicU64::new(0);

@@ -137,7 +137,9 @@ impl Node {
             issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
         }
         credentials.check(loaded.config.node_id.as_ref(), Timestamp::now())?;
-        let load = |store: &Store| Ok((Plan::new(&loaded.config, store)?, History::load(store.clone())?));
+        let load = |store: &Store| {
+            Ok((Plan::new(&loaded.config, store)?, History::load(store.clone(), Timestamp::now())?))
+        };
         let (store, (plan, history)) = Store::open(&state, load)?;
         let bound = Bound::bind(&loaded.config, &plan, &state)?;
         Self::serve(loaded, plan, state, store, history, journal, lock, credentials, issuer, bound)
