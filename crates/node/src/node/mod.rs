@@ -159,12 +159,12 @@ impl Node {
         bound: Bound,
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
-        let changes = Events::default();
         let auth = admin_auth(&config, &state, &counters)?;
         let labels = Labels::default();
         let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let epoch = state.next_epoch().map_err(|error| StartError::state(&state, error))?;
+        let changes = Events::of_run(epoch);
         let known_keys = Arc::new(KnownKeys::load(&state)?);
         let certificates = Certificates::new(credentials.clone(), known_keys.clone())?;
         let terms = terms(&config, plan.services());
