@@ -15,7 +15,7 @@ use ffmesh_core::target::Target;
 use ffmesh_core::time::Time;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::account::{Account, Accounts, ProxyTotals};
 use super::carry::MAX_READ;
@@ -213,7 +213,7 @@ pub struct Flows {
     accounts: Arc<Accounts>,
     /// Estimated bytes held for slow readers.
     memory: Arc<AtomicU64>,
-    draining: Arc<AtomicBool>,
+    draining: Arc<watch::Sender<bool>>,
     repeats: Arc<Repeats>,
     counters: Arc<Counters>,
 }
@@ -264,7 +264,7 @@ impl Flows {
 
     /// Whether there is room for the flow that was just entered. No node may take more than half of it here.
     pub fn admit(&self, flow: &Flow) -> Result<(), (Reason, String)> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err((Reason::Drained, "this node is shutting down".to_owned()));
         }
         let (open, of_peer) = {
@@ -428,12 +428,18 @@ impl Flows {
 
     /// Refuses new flows from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
     }
 
     /// Whether new flows are refused.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        *self.draining.borrow()
+    }
+
+    /// Waits until new flows are refused: what nobody would miss ends then.
+    pub async fn drain_begins(&self) {
+        let mut draining = self.draining.subscribe();
+        let _ = draining.wait_for(|draining| *draining).await; // the table keeps its sender
     }
 
     /// Waits until no flow is open.
