@@ -199,7 +199,7 @@ impl Flow {
 #[derive(Debug, Default)]
 struct State {
     open: BTreeMap<u64, Arc<Flow>>,
-    ended: VecDeque<api::Flow>,
+    ended: VecDeque<Arc<api::Flow>>,
     next: u64,
     /// Open egress flows by the node that opened them.
     served: HashMap<NodeId, u64>,
@@ -316,7 +316,7 @@ impl Flows {
         if state.ended.len() >= MAX_ENDED {
             state.ended.pop_back();
         }
-        state.ended.push_front(report);
+        state.ended.push_front(Arc::new(report));
     }
 
     fn log(&self, flow: &api::Flow, reason: Reason) {
@@ -360,11 +360,17 @@ impl Flows {
 
     /// Open flows and the last that ended.
     pub fn report(&self) -> api::Flows {
-        let state = self.lock();
+        // Thousands of rows take a while, and each flow that begins or ends waits for the table: they are made behind it.
+        let (open, ended) = self.records();
         api::Flows {
-            open: state.open.values().map(|flow| flow.report(None)).collect(),
-            ended: state.ended.iter().cloned().collect(),
+            open: open.iter().map(|flow| flow.report(None)).collect(),
+            ended: ended.iter().map(|flow| api::Flow::clone(flow)).collect(),
         }
+    }
+
+    fn records(&self) -> (Vec<Arc<Flow>>, Vec<Arc<api::Flow>>) {
+        let state = self.lock();
+        (state.open.values().cloned().collect(), state.ended.iter().cloned().collect())
     }
 
     /// Flows open now, flows since the start, bytes sent to other nodes, bytes received from them.
