@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
 
-use super::{Store, StoreError};
+use super::{Opener, Store, StoreError};
 use crate::state::StateDir;
 
 /// Whether writing fails, as on a disk that is full.
@@ -22,14 +22,24 @@ impl Full {
 
     /// A store on this disk.
     pub(crate) fn store(&self, state: &StateDir) -> Result<Store, StoreError> {
-        let full = self.clone();
-        let open = move |file: File| -> Result<Database, DatabaseError> {
-            let disk = Disk { file: FileBackend::new(file)?, full: full.clone() };
-            Database::builder().create_with_backend(disk)
-        };
         // As a node does, it is opened at once.
         let load = |store: &Store| store.read(|_| Ok(()));
-        Ok(Store::open_by(Arc::new(open), state, load)?.0)
+        Ok(Store::open_by(self.opener(), state, load)?.0)
+    }
+
+    fn opener(&self) -> Opener {
+        let full = self.clone();
+        Arc::new(move |file: File| -> Result<Database, DatabaseError> {
+            let disk = Disk { file: FileBackend::new(file)?, full: full.clone() };
+            Database::builder().create_with_backend(disk)
+        })
+    }
+
+    /// From now on a store is on this disk.
+    pub(crate) fn take(&self, store: &Store) {
+        let mut state = store.lock();
+        state.database = None;
+        state.opener = self.opener();
     }
 
     fn check(&self) -> io::Result<()> {
