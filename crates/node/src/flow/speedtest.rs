@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::carry::{End, read_end, write_end};
-use super::open::{OpenContext, first_choice, new_id, ping, refused, stream};
+use super::open::{OpenContext, first_choice, new_id, ping, stream};
 use super::serve::{ANSWER_TIMEOUT, ServeContext, malformed, refuse};
 use super::table::{Flow, FlowStart, Flows};
 use super::{HEAD_TIMEOUT, HeadError, read_head, write_head};
@@ -105,6 +105,8 @@ pub async fn measure(
         "this node has a speed test with {node} under way, or with {MAX_TESTS} nodes: try again when they have ended"
     );
     let _permit = tests.enter(node).ok_or((Reason::Limit, busy))?;
+    // A node that cannot be reached is told of, and no flow that failed.
+    let session = context.sessions.to(node).await.map_err(|error| (error.reason, error.detail))?;
     let flow = context.flows.begin(FlowStart {
         id: new_id(),
         role: api::Role::Ingress,
@@ -114,7 +116,7 @@ pub async fn measure(
         client: None,
     });
     let measured = tokio::select! {
-        measured = run(context, &flow, node, duration) => measured,
+        measured = run(context, &session, &flow, node, duration) => measured,
         (reason, detail) = stopped(&context.flows, &flow) => Err((reason, Some(detail))),
     };
     let (reason, detail) = match &measured {
@@ -133,9 +135,14 @@ async fn stopped(flows: &Flows, flow: &Flow) -> (Reason, String) {
     }
 }
 
-async fn run(context: &OpenContext, flow: &Flow, node: &NodeId, duration: Duration) -> Result<Measured, End> {
+async fn run(
+    context: &OpenContext,
+    session: &Session,
+    flow: &Flow,
+    node: &NodeId,
+    duration: Duration,
+) -> Result<Measured, End> {
     context.flows.admit(flow).map_err(|(reason, detail)| (reason, Some(detail)))?;
-    let session = context.sessions.to(node).await.map_err(refused)?;
     let _counted = session.flow();
     let mut idle = Vec::new();
     let pinging = async {
@@ -145,19 +152,19 @@ async fn run(context: &OpenContext, flow: &Flow, node: &NodeId, duration: Durati
     };
     let _ = timeout(IDLE_LIMIT, pinging).await;
 
-    let (mut send, mut recv) = stream(&session).await?;
-    open(&session, flow, &mut send, &mut recv, duration).await?;
+    let (mut send, mut recv) = stream(session).await?;
+    open(session, flow, &mut send, &mut recv, duration).await?;
     let mut loaded = Vec::new();
     let transfers = async {
         let written = send_payload(&mut send, duration, |bytes| flow.count_up(bytes)).await;
-        let written = written.map_err(|stop| stop.end(&session))?;
+        let written = written.map_err(|stop| stop.end(session))?;
         let _ = send.reset(VarInt::from_u32(Reason::Done.code()));
-        let up = read_report(&session, &mut recv).await?;
+        let up = read_report(session, &mut recv).await?;
         if up.0 > written {
             return Err((Reason::Unsupported, Some(format!("{node} counted more bytes than were sent"))));
         }
         let down = receive_payload(&mut recv, duration, |bytes| flow.count_down(bytes)).await;
-        Ok::<_, End>((up, down.map_err(|stop| stop.end(&session))?))
+        Ok::<_, End>((up, down.map_err(|stop| stop.end(session))?))
     };
     let (up, down) = tokio::select! {
         transferred = transfers => transferred?,
