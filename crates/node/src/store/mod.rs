@@ -110,7 +110,11 @@ impl Store {
         let done = unharmed(|| self.opened(&mut state).and_then(work));
         let done = done.or_else(|error| {
             let database = state.database.take();
-            let _ = unharmed(|| Ok(drop(database))); // what matters of it is in `error`
+            // What matters of it is in `error`.
+            let _ = unharmed(|| {
+                drop(database);
+                Ok(())
+            });
             if is_damage(&error) {
                 self.put_aside(&error)?;
             }

@@ -7,6 +7,8 @@ use redb::{ReadableTable as _, TableDefinition};
 use super::*;
 
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+/// Another type than the table has
+const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("numbers");
 
 fn state() -> (tempfile::TempDir, StateDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -98,7 +100,6 @@ fn a_damaged_store_is_put_aside() {
 fn damage_that_is_found_only_when_it_is_read_is_put_aside_as_well() {
     let (_dir, state) = state();
     let (store, ()) = Store::open(&state, |_| Ok(())).unwrap();
-    const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("numbers");
     let write = |transaction: &WriteTransaction| {
         transaction.open_table(TEXTS)?.insert("a", "no number")?;
         Ok(())
