@@ -91,6 +91,24 @@ describe("signing in", () => {
   });
 });
 
+describe("a link with a code", () => {
+  it("signs in also where the console is shown already, and leaves no code behind", async () => {
+    const { page, watch } = await signedIn({}, REFUSED);
+    const logins = () => mock.asked.filter((line) => line.startsWith("POST /login")).length;
+    await go(page, "peers");
+    await page.evaluate((code) => (window.location.hash = `#code=${code}`), CODE);
+    await expect.poll(logins).toBe(2);
+    expect(page.url()).not.toContain(CODE);
+    await page.getByRole("heading", { name: "Peers" }).waitFor();
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByLabel("Admin token").waitFor();
+    await page.evaluate((code) => (window.location.hash = `#code=${code}`), CODE);
+    await page.locator(".live.good").waitFor();
+    expect(page.url()).not.toContain(CODE);
+    expect(watch.said).toEqual([]);
+  });
+});
+
 describe("every page", () => {
   for (const look of [
     { name: "light, English", options: { colorScheme: "light", locale: "en-GB" } },
@@ -235,6 +253,8 @@ describe("what one can do", () => {
     await dialog.getByLabel("Target address").fill("127.0.0.1:22");
     await dialog.getByRole("button", { name: "Save" }).click();
     await dialog.getByText("70000 is no port").waitFor();
+    expect(await dialog.locator(".place").count(), "places in the JSON of a form").toBe(0);
+    expect(await dialog.getByLabel("Protocol").locator("option").allInnerTexts()).toEqual(["tcp"]);
     await dialog.getByLabel("Local port").fill("2022");
     await dialog.getByRole("button", { name: "Save" }).click();
     await page.getByRole("cell", { name: "127.0.0.1:2022" }).waitFor();

@@ -449,7 +449,7 @@ export class World {
         422,
         {
           error: "the proxy is not valid",
-          problems: [{ line: 0, column: 0, key: "local_port", message: "70000 is no port: 1 to 65535 was expected" }],
+          problems: [{ line: 1, column: 30, key: "local_port", message: "70000 is no port: 1 to 65535 was expected" }],
         },
       ];
     }

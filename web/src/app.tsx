@@ -69,7 +69,7 @@ export function App() {
   }, [lang]);
   useEffect(() => {
     let timer: number | undefined;
-    const code = takeCode();
+    let code = takeCode();
     const begin = async () => {
       try {
         if (code) await login({ code });
@@ -85,7 +85,19 @@ export function App() {
       }
     };
     void begin();
-    return () => window.clearTimeout(timer);
+    // A link of the command line, opened where the console is shown already.
+    const again = () => {
+      code = takeCode();
+      if (!code) return;
+      window.clearTimeout(timer);
+      failed.value = undefined;
+      void begin();
+    };
+    window.addEventListener("hashchange", again);
+    return () => {
+      window.removeEventListener("hashchange", again);
+      window.clearTimeout(timer);
+    };
   }, []);
   useEffect(() => {
     if (state !== "open") return close();

@@ -17,8 +17,12 @@ export const PAGES = [
 ] as const;
 export type Page = (typeof PAGES)[number];
 
-const hash = signal(window.location.hash);
-window.addEventListener("hashchange", () => (hash.value = window.location.hash));
+const CODE = /^#code=(.+)$/;
+const hash = signal(CODE.test(window.location.hash) ? "" : window.location.hash);
+window.addEventListener("hashchange", () => {
+  // A code is no page: it is taken, and what is shown stays.
+  if (!CODE.test(window.location.hash)) hash.value = window.location.hash;
+});
 
 export const page = computed<Page>(() => {
   const name = hash.value.replace(/^#\//, "").split("?")[0];
@@ -35,10 +39,9 @@ export function href(page: Page, query: Record<string, string> = {}): string {
 
 /** The one-time code of `#code=…`, which leaves the address and the history at once. */
 export function takeCode(): string | undefined {
-  const match = /^#code=(.+)$/.exec(window.location.hash);
+  const match = CODE.exec(window.location.hash);
   if (!match?.[1]) return undefined;
-  window.history.replaceState(null, "", window.location.pathname);
-  hash.value = "";
+  window.history.replaceState(null, "", window.location.pathname + hash.value);
   try {
     return decodeURIComponent(match[1]);
   } catch {

@@ -15,7 +15,7 @@ use crate::{PeerState, Reload, Sample};
 /// the event `lagged`, and has to ask anew for all it shows. `?kinds=peer,failover` brings those kinds and `lagged` alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Counts the events of this node since its start, from 1
+    /// Counts the events of this node; after a restart it goes on from a larger number
     pub id: u64,
     /// When it happened
     pub at: Timestamp,

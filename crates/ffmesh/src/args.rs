@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use ffmesh_api::Change;
 use ffmesh_core::id::{MeshName, NodeId};
 use ffmesh_core::target::Target;
 use ffmesh_node::config::Address;
@@ -136,7 +137,8 @@ pub(crate) enum Command {
     /// Changes of state as they happen: links, nodes, failovers, sessions
     #[command(after_help = "Examples:\n  ffmesh events\n  ffmesh events --kinds peer,failover\n  \
         ffmesh events --json\n\n\
-        Goes on until Ctrl-C. With --json each event is one line. Exit status 1 when the node ends.")]
+        Samples (one a second) and lines of the log come only with --kinds sample,log. Goes on until Ctrl-C. With --json \
+        each event is one line. Exit status 1 when the node ends.")]
     Events(Events),
     /// The connections it carries, and how the last ones ended
     #[command(
@@ -338,7 +340,8 @@ pub(crate) struct Flows {
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Only these kinds: peer, node, topology, failover, session, proxy, service, reload, drain, certificate, sample, log
+    /// Only these kinds: peer, node, topology, failover, session, proxy, service, reload, drain, certificate, sample, log;
+    /// without it all but sample and log
     #[arg(long, value_name = "KINDS", value_parser = kinds)]
     pub(crate) kinds: Option<String>,
     #[command(flatten)]
@@ -443,12 +446,15 @@ fn address(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Words with commas between them: the node says which there are, as it may be of a later version.
+/// Kinds of events with commas between them.
 fn kinds(text: &str) -> Result<String, String> {
-    if text.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | ',')) {
-        return Ok(text.to_owned());
+    let known = Change::KINDS;
+    let words: Vec<_> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    match words.iter().find(|word| !known.contains(word)) {
+        _ if words.is_empty() => Err("expected words such as peer,failover".to_owned()),
+        Some(word) => Err(format!("{word:?} is no kind of event; there are {}", known.join(", "))),
+        None => Ok(words.join(",")),
     }
-    Err("expected words such as peer,failover".to_owned())
 }
 
 fn test_duration(text: &str) -> Result<Duration, String> {

@@ -648,6 +648,7 @@ fn events_are_lines_until_the_node_ends() {
             assert!(begin.elapsed() < PATIENCE);
             std::thread::yield_now();
         }
+        node.events.publish(api::Change::Sample(api::Sample::default()));
         node.events.publish(api::Change::Proxy { name: "evil\u{1b}[2J".to_owned() });
         node.events.publish(drain(3));
         let read: Vec<_> =
@@ -674,11 +675,11 @@ fn events_are_lines_until_the_node_ends() {
 }
 
 #[test]
-fn events_of_a_kind_that_there_is_not_are_refused_by_the_node() {
-    let output = Node::start().run(&["events", "--kinds", "peers"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("there are peer, node"), "{}", stderr(&output));
-    assert_refused(&["events", "--kinds", "peer&after=0"], 2, &["expected words"]);
+fn events_of_a_kind_that_there_is_not_are_wrong_usage() {
+    for kinds in ["peers", "peer&after=0", "peer,foo"] {
+        assert_refused(&["events", "--kinds", kinds], 2, &["there are peer, node"]);
+    }
+    assert_refused(&["events", "--kinds", ","], 2, &["expected words"]);
 }
 
 #[test]
@@ -706,9 +707,13 @@ fn reload_fails_when_not_all_could_be_done_or_the_file_is_wrong() {
 }
 
 #[test]
-fn routes_to_a_node_that_nobody_knows_are_none() {
-    let output = Node::start().run(&["routes", "stranger"]);
-    assert!(output.status.success() && stdout(&output).contains("no node stranger is known"), "{output:?}");
+fn routes_to_a_node_that_nobody_knows_are_none_and_status_1() {
+    let node = Node::start();
+    let output = node.run(&["routes", "stranger"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("no node stranger is known"), "{output:?}");
+    let output = node.run(&["routes", "stranger", "--json"]);
+    assert_eq!((output.status.code(), stdout(&output).trim()), (Some(1), "[]"));
 }
 
 #[test]

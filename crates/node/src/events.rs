@@ -12,6 +12,11 @@ pub const MAX_KEPT: usize = 1_000;
 /// Events that may wait for a client; one that is further behind is told how many it has missed.
 pub const MAX_WAITING: usize = 1_024;
 
+/// Numbers that each millisecond of a run has: far more than there are events, so that the next run begins above them.
+const EVENTS_PER_MS: u64 = 1_000;
+/// No run begins above this, as JavaScript counts to 2^53 only: it is the year 2112 then.
+const LAST_START: u64 = 1 << 52;
+
 /// The events of a node. Cheap to clone; whoever changes state publishes.
 #[derive(Debug, Clone)]
 pub struct Events(Arc<Inner>);
@@ -24,6 +29,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Log {
+    /// The number before the first event
+    start: u64,
     last: u64,
     /// The last one that was kept once
     forgotten: u64,
@@ -32,11 +39,22 @@ struct Log {
 
 impl Default for Events {
     fn default() -> Self {
-        Self(Arc::new(Inner { sender: broadcast::Sender::new(MAX_WAITING), log: Mutex::default() }))
+        Self::after(0)
     }
 }
 
 impl Events {
+    /// None yet, in the run of the node that began with this [epoch](crate::state::StateDir::next_epoch): their numbers go
+    /// on from those of earlier runs, so that a client that comes back is understood.
+    pub fn of_run(epoch: u64) -> Self {
+        Self::after(epoch.saturating_mul(EVENTS_PER_MS).min(LAST_START))
+    }
+
+    fn after(start: u64) -> Self {
+        let log = Log { start, last: start, forgotten: start, kept: VecDeque::new() };
+        Self(Arc::new(Inner { sender: broadcast::Sender::new(MAX_WAITING), log: Mutex::new(log) }))
+    }
+
     /// Tells all who listen.
     pub fn publish(&self, change: Change) {
         // Samples and log lines are frequent, and kept elsewhere: without a listener they are nothing.
@@ -65,9 +83,9 @@ impl Events {
     pub fn subscribe(&self, after: u64) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let log = self.lock();
         let live = self.0.sender.subscribe();
-        let is_old = after > log.last;
-        let from = if is_old { 0 } else { after };
-        let lagged = (is_old || (from > 0 && from < log.forgotten))
+        let is_of_this_run = (log.start..=log.last).contains(&after);
+        let from = if is_of_this_run { after } else { log.start };
+        let lagged = (after > 0 && (!is_of_this_run || from < log.forgotten))
             .then(|| Arc::new(lagged(log.forgotten, log.forgotten.saturating_sub(from))));
         let kept = log.kept.iter().filter(|event| event.id > from).cloned();
         (lagged.into_iter().chain(kept).collect(), live)
@@ -151,6 +169,28 @@ mod tests {
         assert_eq!(first(7), (10, Change::Lagged { missed: 3 }, 11));
         assert_eq!(first(10), (11, proxy("a"), 12));
         assert_eq!(first(0), (11, proxy("a"), 12));
-        assert_eq!(first(5_000), (10, Change::Lagged { missed: 10 }, 11), "of an earlier run");
+        assert_eq!(first(5_000), (10, Change::Lagged { missed: 10 }, 11), "of another run");
+    }
+
+    #[test]
+    fn numbers_go_on_after_a_restart() {
+        let published = |epoch| {
+            let events = Events::of_run(epoch);
+            events.publish(proxy("a"));
+            events.publish(proxy("b"));
+            events
+        };
+        let epoch = 1_800_000_000_000;
+        let (before, after) = (published(epoch), published(epoch + 1));
+        assert!(after.last() > before.last() && after.last() < 1 << 53);
+        let (kept, _live) = after.subscribe(before.last());
+        assert_eq!(kept[0].change, Change::Lagged { missed: 0 }, "it may have missed some of the run before");
+        assert_eq!(
+            kept[1..].iter().map(|event| &event.change).collect::<Vec<_>>(),
+            [&proxy("a"), &proxy("b")]
+        );
+        let (none, _live) = Events::of_run(epoch).subscribe(Events::of_run(epoch).last());
+        assert!(none.is_empty());
+        assert!(published(u64::MAX).last() < 1 << 53);
     }
 }

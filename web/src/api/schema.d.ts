@@ -680,7 +680,7 @@ export interface components {
             at: string;
             /**
              * Format: int64
-             * @description Counts the events of this node since its start, from 1
+             * @description Counts the events of this node; after a restart it goes on from a larger number
              */
             id: number;
         };

@@ -100,8 +100,8 @@ function deliver(kind: Kind, data: string): void {
     return;
   }
   if (event.kind === "sample") ahead = Date.now() - Date.parse(event.at);
-  // A node that was started again counts from 1: the next time all that it has kept is wanted.
-  lastId = event.id < lastId ? 0 : event.id;
+  // Numbers go on after a restart of the node; it says `lagged` to who comes with one of before.
+  lastId = event.id;
   if (kind === "lagged") for (const listener of anew) listener();
   for (const listener of listeners.get(kind) ?? []) listener(event);
 }

@@ -21,6 +21,7 @@ const topology: Topology = {
     { a: "server", b: "stranger", own: false, cost_ms: 2 },
   ],
   paths: [
+    { node_id: "server", path: ["me", "r1", "server"], state: "down", flows_open: 1 },
     { node_id: "server", path: ["me", "r2", "server"], state: "warm", flows_open: 1 },
     { node_id: "server", path: ["me", "r2"], state: "in_use", flows_open: 1 },
   ],
@@ -56,9 +57,20 @@ describe("the graph", () => {
     expect(mark(graph, "me", "r1")).toBe("lost");
     expect(mark(graph, "r1", "server")).toBe("lost");
   });
+  it("has no link as lost that carries packets again", () => {
+    const paths = topology.paths.map((path) => ({ ...path, state: "warm" as const }));
+    const graph = graphOf({ ...topology, paths }, [failover]);
+    expect(mark(graph, "me", "r1")).toBeUndefined();
+    expect(mark(graph, "me", "r2")).toBe("won");
+  });
+  it("draws as a relay what carries something, not what only may", () => {
+    const role = (paths: Topology["paths"]) => graphOf({ ...topology, paths }, []).nodes[2]?.role;
+    expect(role(topology.paths)).toBe("relay");
+    expect(role(topology.paths.filter((path) => path.path.length === 2))).toBe("neighbour");
+  });
   it("shows of two failovers of a session the last", () => {
     const back = { ...failover, id: 2, from: failover.to, to: failover.from };
-    const graph = graphOf(topology, [back, failover]);
+    const graph = graphOf({ ...topology, paths: [] }, [back, failover]);
     expect(mark(graph, "me", "r2")).toBe("lost");
     expect(mark(graph, "me", "r1")).toBeUndefined();
   });

@@ -42,10 +42,11 @@ export function graphOf(topology: Topology, recent: readonly Failover[]): Graph 
   for (const link of topology.links) {
     if (link.own) neighbours.add(link.a === self ? link.b : link.a);
   }
+  const relaying = new Set(topology.paths.filter(alive).flatMap((path) => path.path.slice(1, -1)));
   const nodes = topology.nodes.map((node, index) => ({
     ...node,
     neighbour: neighbours.has(node.node_id),
-    role: role(node, index === 0, neighbours),
+    role: role(node, index === 0, neighbours, relaying),
   }));
   const used = new Map<string, TopologyPath["state"]>();
   for (const path of topology.paths) {
@@ -57,6 +58,8 @@ export function graphOf(topology: Topology, recent: readonly Failover[]): Graph 
   const latest = recent.filter((each, at) => recent.findIndex((other) => other.node_id === each.node_id) === at);
   const lost = new Set(latest.flatMap((failover) => edges(failover.from)));
   const won = new Set(latest.flatMap((failover) => edges(failover.to)));
+  // What carries packets again is not lost any more.
+  for (const path of topology.paths.filter(alive)) for (const key of edges(path.path)) lost.delete(key);
   const mark = (key: string): LinkMark => {
     if (won.has(key)) return "won";
     if (lost.has(key)) return "lost";
@@ -77,10 +80,15 @@ export function graphOf(topology: Topology, recent: readonly Failover[]): Graph 
   return { self, nodes, links: links.filter((link) => known.has(link.a) && known.has(link.b)) };
 }
 
-function role(node: TopologyNode, self: boolean, neighbours: Set<NodeId>): Role {
+function alive(path: TopologyPath): boolean {
+  return path.state === "in_use" || path.state === "warm" || path.state === "impaired";
+}
+
+/** A relay is one that carries something for this node, not one that only may. */
+function role(node: TopologyNode, self: boolean, neighbours: Set<NodeId>, relaying: Set<NodeId>): Role {
   if (self) return "self";
   if (!node.reachable) return "unreachable";
-  if (node.relay) return "relay";
+  if (relaying.has(node.node_id)) return "relay";
   return neighbours.has(node.node_id) ? "neighbour" : "node";
 }
 

@@ -168,7 +168,6 @@ export const en = {
   "topology.no_failovers": "No session has left a route that died.",
   "topology.old_path": "died",
   "topology.new_path": "now",
-  "topology.no_path": "no route is left; flows wait",
 
   "node.details": "Node {node}",
   "node.reachable": "Reachable",
@@ -261,7 +260,7 @@ export const en = {
   "services.everyone": "every member",
   "services.change_named": "Change service {name}",
   "services.remove_named": "Remove service {name}",
-  "services.remove_text": "Other nodes no longer find it. Open flows go on.",
+  "services.remove_text": "Other nodes no longer find it. Open flows that only this service allowed are cut.",
   "services.runtime": "Added at run time",
   "services.runtime_hint": "Kept in the node's store. They can be changed here and survive a restart.",
   "services.runtime_empty": "None was added.",

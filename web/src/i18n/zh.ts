@@ -170,7 +170,6 @@ export const zh: Record<keyof typeof en, string> = {
   "topology.no_failovers": "还没有会话离开失效的路由。",
   "topology.old_path": "失效",
   "topology.new_path": "现用",
-  "topology.no_path": "没有其他路由，流在等待",
 
   "node.details": "节点 {node}",
   "node.reachable": "可达",
@@ -263,7 +262,7 @@ export const zh: Record<keyof typeof en, string> = {
   "services.everyone": "所有成员",
   "services.change_named": "修改服务 {name}",
   "services.remove_named": "删除服务 {name}",
-  "services.remove_text": "其他节点将找不到它。现有的流不受影响。",
+  "services.remove_text": "其他节点将找不到它。仅凭此服务获准的现有流会被断开。",
   "services.runtime": "运行时添加",
   "services.runtime_hint": "保存在节点的存储中，可在此修改，重启后仍然有效。",
   "services.runtime_empty": "尚未添加。",

@@ -8,6 +8,9 @@ import { Table, type ColumnOf } from "../ui/table";
 
 const TONES: Record<string, Tone> = { up: "good", dialling: "warn", down: "bad" };
 
+/** What only a link tells. */
+const ifUp = (peer: Peer, text: string) => (peer.state === "up" ? text : "–");
+
 export function PeersPage() {
   const resource = useResource(peers);
   const columns: ColumnOf<Peer>[] = [
@@ -31,7 +34,7 @@ export function PeersPage() {
       id: "dialled",
       title: t("column.dialled"),
       by: (peer) => peer.dialled,
-      cell: (peer) => (peer.dialled ? t("peers.from_here") : t("peers.from_there")),
+      cell: (peer) => ifUp(peer, peer.dialled ? t("peers.from_here") : t("peers.from_there")),
     },
     {
       id: "name",
@@ -43,7 +46,7 @@ export function PeersPage() {
       id: "relay",
       title: t("column.relay"),
       by: (peer) => peer.relay,
-      cell: (peer) => (peer.relay ? t("common.yes") : t("common.no")),
+      cell: (peer) => ifUp(peer, peer.relay ? t("common.yes") : t("common.no")),
     },
     { id: "groups", title: t("column.groups"), cell: (peer) => peer.groups.map(shown).join(", ") || "–" },
     {

@@ -6,6 +6,9 @@ import { Dialog, useAction } from "../ui/dialog";
 import { Choice, Failure, Field } from "../ui/parts";
 import { fieldsOf, NEW_PROXY, specFrom, type ProxyFields } from "./specs";
 
+/** Protocols that nodes of this version serve; an entry that has another one keeps it. */
+const SERVED = ["tcp"];
+
 interface Props {
   title: string;
   /** What is changed; none for a new one */
@@ -57,7 +60,7 @@ export function ProxyForm(props: Props) {
                 });
               }}
             >
-              {["tcp", "udp", "socks5", "http"].map((name) => (
+              {[...new Set([...SERVED, props.spec?.protocol ?? "tcp"])].map((name) => (
                 <option key={name} value={name}>
                   {name}
                 </option>

@@ -47,7 +47,7 @@ export function NodeDetails(props: Props) {
             </Badge>
             {props.self && <Badge tone="info">{t("role.self")}</Badge>}
             {node.neighbour && <Badge tone="info">{t("role.neighbour")}</Badge>}
-            {node.relay && <Badge tone="info">{t("role.relay")}</Badge>}
+            {node.role === "relay" && <Badge tone="info">{t("role.relay")}</Badge>}
             {node.issuer && <Badge tone="info">{t("node.issuer")}</Badge>}
             {node.draining && <Badge tone="warn">{t("topology.draining")}</Badge>}
           </p>

@@ -86,10 +86,10 @@ export function Problems({ list }: { list: Problem[] }) {
     <ul class="problems">
       {list.map((problem, index) => (
         <li key={index}>
-          {problem.line > 0 && (
+          {/* Without a file the place is one in the JSON of a form, which nobody sees. */}
+          {problem.file && problem.line > 0 && (
             <span class="place">
-              {problem.file ? `${shown(problem.file)}:` : ""}
-              {problem.line}:{problem.column}
+              {shown(problem.file)}:{problem.line}:{problem.column}
             </span>
           )}
           {problem.key && <code>{shown(problem.key)}</code>}

@@ -15,6 +15,9 @@
 //! - On a machine that never comes to rest there is always a gap or a late poll. There the witness's echoes are counted:
 //!   as many as would have let the others speak, however long that took.
 //!
+//! - There relays come late as well: silence may last longer by how late polls come, as [`Lateness`](super::lateness::Lateness)
+//!   says.
+//!
 //! What still misleads: Asks of all circuits lost for tens of milliseconds while their echoes are not. A witness of equal
 //! length is not fooled by that, either.
 
@@ -43,6 +46,18 @@ const BEATS: usize = 96;
 /// No echo for this many intervals, or that many limits, is death, whatever else comes in.
 const DEAF_INTERVALS: u32 = 25;
 const DEAF_LIMITS: u32 = 5;
+
+/// A poll that may condemn circuits.
+#[derive(Debug)]
+pub(super) struct Poll {
+    pub(super) now: Time,
+    /// When one last came late
+    pub(super) late: Time,
+    /// That was long enough ago for all that was received to have been read
+    pub(super) calm: bool,
+    /// How much longer silence may last as polls come late all the time
+    pub(super) patience: Duration,
+}
 
 /// A circuit.
 #[derive(Debug, Clone)]
@@ -174,16 +189,10 @@ impl Circuit {
         self.fast = (fast && self.alive).then(|| self.fast.unwrap_or(now));
     }
 
-    /// Why it is dead, if `witness` shows that it is. `late` is when a poll last came late, and `calm` says that this was long
-    /// enough ago for all that was received to have been read.
-    pub(super) fn condemned(
-        &self,
-        witness: &Self,
-        late: Time,
-        calm: bool,
-        now: Time,
-    ) -> Option<&'static str> {
-        let (fast, limit) = (self.fast?, self.asks.limit());
+    /// Why it is dead, if `witness` shows that it is.
+    pub(super) fn condemned(&self, witness: &Self, poll: &Poll) -> Option<&'static str> {
+        let Poll { now, late, calm, patience } = *poll;
+        let (fast, limit) = (self.fast?, self.asks.limit() + patience);
         let deaf_limit = (FAST * DEAF_INTERVALS).max(limit * DEAF_LIMITS);
         // One Ask of the run may have gone out an instant late. Where a poll was late, few were sent in a long time, and they
         // have to show it by themselves.
@@ -268,9 +277,9 @@ impl Circuit {
         self.asks.send(now)
     }
 
-    /// When something is due next, after a poll at `polled`.
-    pub(super) fn deadline(&self, polled: Time) -> Time {
-        let silent = self.expected().map(|at| self.heard.max(at) + self.asks.limit());
+    /// When something is due next, after a poll at `polled`, where silence may last longer by `patience`.
+    pub(super) fn deadline(&self, polled: Time, patience: Duration) -> Time {
+        let silent = self.expected().map(|at| self.heard.max(at) + self.asks.limit() + patience);
         let suspect = self.suspect_at().filter(|_| self.alive);
         let times = [Some(self.ask_at(polled)), silent, suspect, self.hold];
         times.into_iter().flatten().filter(|at| *at > polled).min().unwrap_or(Time(u64::MAX))

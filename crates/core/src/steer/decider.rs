@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::candidate::{Candidate, Setup};
-use super::circuit::Circuit;
+use super::circuit::{Circuit, Poll};
+use super::lateness::Lateness;
 use super::{BUSY, Map, Path};
 use crate::select::{Offer, SLOTS, Selector, State};
 use crate::time::Time;
@@ -91,6 +92,7 @@ pub struct Decider {
     event: Option<Time>,
     /// When a poll last came late
     late: Time,
+    lateness: Lateness,
     failovers: u64,
 }
 
@@ -109,6 +111,7 @@ impl Decider {
             polled: now,
             event: None,
             late: Time(0),
+            lateness: Lateness::default(),
             failovers: 0,
         }
     }
@@ -203,9 +206,11 @@ impl Decider {
 
     /// Does what is due. To be called at [`deadline`](Self::deadline), and when the [module](super) says so.
     pub fn poll(&mut self, now: Time, out: &mut Vec<Step>) {
-        if now - self.deadline() > LATE {
+        let late = now - self.deadline();
+        if late > LATE {
             self.late = now;
         }
+        self.lateness.poll(late, now);
         (self.polled, self.event) = (now, None);
         self.judge(now, out);
         self.select(now, out);
@@ -217,7 +222,7 @@ impl Decider {
 
     /// When to call [`poll`](Self::poll) next. After a poll always later than that.
     pub fn deadline(&self) -> Time {
-        let circuits = self.circuits().map(|circuit| circuit.deadline(self.polled));
+        let circuits = self.circuits().map(|circuit| circuit.deadline(self.polled, self.lateness.usual()));
         let retries = self.candidates.iter().filter_map(|candidate| match candidate.setup {
             Setup::Closed(at) => Some(at),
             Setup::Opening(since) => Some(since + NO_ANSWER),
@@ -311,12 +316,13 @@ impl Decider {
     }
 
     fn condemn(&mut self, now: Time, out: &mut Vec<Step>) {
-        let calm = now >= self.late + CATCH_UP;
+        let poll =
+            Poll { now, late: self.late, calm: now >= self.late + CATCH_UP, patience: self.lateness.usual() };
         for at in 0..self.candidates.len() {
             let accused = self.candidates[at].circuit().filter(|circuit| circuit.alive);
             let why = accused.and_then(|accused| {
                 let mut witnesses = self.circuits().filter(|other| other.alive && other.id != accused.id);
-                witnesses.find_map(|witness| accused.condemned(witness, self.late, calm, now))
+                witnesses.find_map(|witness| accused.condemned(witness, &poll))
             });
             let candidate = &mut self.candidates[at];
             if let (Some(why), Some(circuit)) = (why, candidate.circuit_mut()) {

@@ -29,6 +29,7 @@ mod candidate;
 mod circuit;
 mod decider;
 mod follower;
+mod lateness;
 mod loss;
 mod probe;
 mod report;

@@ -49,7 +49,7 @@ pub(crate) async fn drain(args: &Drain) -> Outcome {
     if !args.no_wait {
         follow(&node, timeout + GRACE, &mut report, &say).await?;
         let cut = if report.flows_left > 0 {
-            format!("; {} until then", flows(report.flows_left))
+            format!("; {} until then", were(report.flows_left))
         } else {
             String::new()
         };
@@ -94,10 +94,25 @@ async fn follow(
     }
 }
 
+fn were(open: u64) -> String {
+    if open == 1 { "1 flow was open".to_owned() } else { format!("{} flows were open", count(open)) }
+}
+
 fn flows(open: u64) -> String {
     match open {
         0 => "no flow is open".to_owned(),
         1 => "1 flow is open".to_owned(),
         _ => format!("{} flows are open", count(open)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_open_is_told_in_the_past() {
+        assert_eq!([were(1), were(1_200)], ["1 flow was open", "1,200 flows were open"]);
+        assert_eq!([flows(0), flows(1)], ["no flow is open", "1 flow is open"]);
     }
 }

@@ -13,11 +13,8 @@ use crate::{output, place};
 /// Prints one line for each event until the node ends. The JSON of a line is that of the API.
 pub(crate) async fn events(args: &Events) -> Outcome {
     let node = place::node(&args.show.choice)?;
-    let path = match &args.kinds {
-        Some(kinds) => format!("events?kinds={kinds}"),
-        None => "events".to_owned(),
-    };
-    let mut stream = Client::new(&node).stream(&path).await?;
+    let kinds = args.kinds.clone().unwrap_or_else(usual);
+    let mut stream = Client::new(&node).stream(&format!("events?kinds={kinds}")).await?;
     while let Some(line) = stream.line().await? {
         // Besides data there are numbers and words that the data has as well, and comments.
         let Some(data) = line.strip_prefix("data:") else { continue };
@@ -30,6 +27,12 @@ pub(crate) async fn events(args: &Events) -> Outcome {
         }
     }
     Err(Failure::failed("the node has ended its events; it may have stopped: see its log"))
+}
+
+/// Those that are shown without being asked for: samples and lines of the log would drown the others.
+fn usual() -> String {
+    let usual = Change::KINDS.into_iter().filter(|kind| !matches!(*kind, "sample" | "log"));
+    usual.collect::<Vec<_>>().join(",")
 }
 
 /// `2026-01-01T00:00:00Z peer b is down: no answer`

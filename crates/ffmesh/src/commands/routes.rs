@@ -6,7 +6,7 @@ use ffmesh_core::id::NodeId;
 
 use crate::args::Routes;
 use crate::client::Client;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::format::{milliseconds, share};
 use crate::output::Column::{Number, Text};
 use crate::output::{self, Tone, cell, state};
@@ -17,8 +17,9 @@ pub(crate) async fn routes(args: &Routes) -> Outcome {
     let node = place::node(&args.show.choice)?;
     let path = args.to.as_ref().map_or("routes".to_owned(), |to| format!("routes?node={to}"));
     let (json, routes) = Client::new(&node).get::<Vec<Route>>(&path).await?;
+    let known = if args.to.is_some() && routes.is_empty() { Err(Failure::silent(1)) } else { Ok(()) };
     if args.show.json {
-        return output::json(&json);
+        return output::json(&json).and(known);
     }
     let header = [
         Text("NODE"),
@@ -33,7 +34,7 @@ pub(crate) async fn routes(args: &Routes) -> Outcome {
         Some(to) => format!("no node {to} is known here; `ffmesh routes` shows those that are"),
         None => "no other node is known; `ffmesh peers` shows the links".to_owned(),
     };
-    output::table(&header, routes.iter().map(row).collect(), &empty)
+    output::table(&header, routes.iter().map(row).collect(), &empty).and(known)
 }
 
 fn row(route: &Route) -> Vec<Cell> {

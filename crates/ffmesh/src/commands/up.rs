@@ -71,7 +71,11 @@ pub(crate) async fn up(argument: Option<PathBuf>, log_level: Option<&str>, choic
             info!("node ended");
             Ok(())
         }
-        name = signals.ending() => Err(Failure::failed(format!("a signal ({name}) ended the node at once, while it was ending in order"))),
+        // No failure: it was to end, and a service manager must not start it anew.
+        name = signals.ending() => {
+            warn!("a signal ({name}) ended the node at once, while it was ending in order");
+            Ok(())
+        }
     }
 }
 

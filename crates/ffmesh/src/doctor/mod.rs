@@ -17,6 +17,7 @@ use std::time::Duration;
 use ffmesh_core::text::escape;
 use ffmesh_node::config::Config;
 use ffmesh_node::identity::Credentials;
+use ffmesh_node::state::StateDir;
 use tokio::task::JoinSet;
 
 use crate::args::Show;
@@ -49,8 +50,12 @@ pub(crate) async fn doctor(argument: Option<PathBuf>, show: &Show) -> Outcome {
     findings.extend(identity::directory(&node.state));
     let credentials = Credentials::load(&node.state);
     findings.extend(identity::certificate(&credentials, config.node_id.as_ref()));
-    let peers = running(&node, &mut findings).await;
-    findings.extend(ports::ports(&config, &node.state, peers.is_some()));
+    let runs = place::is_running(&node.state) || is_held(&node.state);
+    let peers = if runs { asked(&node, &mut findings).await } else { None };
+    if !runs {
+        findings.push(Finding::skipped("node", "it is not running: what only it knows is left out"));
+    }
+    findings.extend(ports::ports(&config, &node.state, runs));
     findings.extend(upstreams(&config, credentials.ok(), peers.as_deref()).await);
     findings.extend(machine::machine(&config));
     print(&findings, show.json)?;
@@ -66,10 +71,21 @@ fn configuration(file: &str, warnings: &[ffmesh_node::config::Problem]) -> Findi
     Finding::warning("configuration", list.join("\n"), "correct it, or leave out what has no effect")
 }
 
-/// The neighbours of the node, where it runs.
-async fn running(node: &Node, findings: &mut Vec<Finding>) -> Option<Vec<ffmesh_api::Peer>> {
+/// Whether a process has the directory. One that the lock file names and that does not hold it has its number by chance.
+fn is_held(state: &StateDir) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(lock) = std::fs::metadata(state.path().join("lock")) else { return false };
+    let inode = format!(":{} ", lock.ino());
+    let locked = std::fs::read_to_string("/proc/locks")
+        .map_or(true, |locks| locks.lines().any(|line| line.contains(&inode)));
+    locked && state.is_held()
+}
+
+/// The neighbours of the node that runs, as it says.
+async fn asked(node: &Node, findings: &mut Vec<Finding>) -> Option<Vec<ffmesh_api::Peer>> {
     if !place::is_running(&node.state) {
-        findings.push(Finding::skipped("node", "it is not running: what only it knows is left out"));
+        let found = format!("it is running, and {} does not answer", node.state.admin_socket().display());
+        findings.push(Finding::failed("node", found, "see its log; restart it"));
         return None;
     }
     let client = Client::new(node);

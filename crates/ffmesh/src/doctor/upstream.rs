@@ -98,7 +98,7 @@ pub(super) async fn check(
             return vec![judge_silence(&name, &errors, linked)];
         }
     };
-    let reached = format!("{} answers at {at}, {}", upstream.node_id, milliseconds(rtt.as_secs_f64() * 1e3));
+    let reached = format!("answers at {at}, {}", milliseconds(rtt.as_secs_f64() * 1e3));
     let path = match longest(at, mtu, rtt).await {
         Ok(length) => judge_length(&name, length, mtu),
         Err(error) => Finding::skipped(format!("{name}: MTU"), error.to_string()),
@@ -106,19 +106,32 @@ pub(super) async fn check(
     let too_narrow = path.result == super::Verdict::Failed;
     match (peer, dialler) {
         (Some(peer), _) if peer.state == PeerState::Up => {
-            findings.push(Finding::ok(&name, format!("{reached}; the node has a link with it")));
+            findings.push(Finding::ok(
+                &name,
+                format!("{} {reached}; the node has a link with it", upstream.node_id),
+            ));
             findings.push(judge_clock(&name, peer.clock_offset_ms));
         }
-        _ if too_narrow => findings.push(Finding::ok(&name, reached)),
+        (_, Some(_)) if too_narrow => findings.push(unknown(&name, &upstream.node_id, &reached)),
         (peer, Some(dialler)) => {
+            let reached = format!("{} {reached}", upstream.node_id);
             let refused = dialler.handshake(at, &upstream.node_id, rtt).await;
             findings.push(judge_handshake(&name, &reached, refused, peer.and_then(|peer| peer.last_error)));
             findings.push(judge_clock(&name, None));
         }
-        (_, None) => findings.push(Finding::ok(&name, format!("something that speaks QUIC: {reached}"))),
+        (_, None) => findings.push(unknown(&name, &upstream.node_id, &reached)),
     }
     findings.push(path);
     findings
+}
+
+/// Something answers, and nobody has asked it who it is.
+fn unknown(name: &str, node: &NodeId, reached: &str) -> Finding {
+    let why = "a handshake tells, which takes an identity of this node and a path that is wide enough";
+    Finding::skipped(
+        name,
+        format!("something that speaks QUIC {reached}; whether it is {node} is not known: {why}"),
+    )
 }
 
 async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, String> {
@@ -280,6 +293,13 @@ mod tests {
         assert_eq!(judge_length("u", Some(1452), 1452).result, Verdict::Ok);
         assert_eq!(judge_length("u", Some(1300), 1300).result, Verdict::Ok, "no more was asked for");
         assert_eq!(judge_length("u", Some(1500), 9000).result, Verdict::Ok);
+    }
+
+    #[test]
+    fn who_has_not_been_asked_who_it_is_may_be_anybody() {
+        let unasked = unknown("u", &"b".parse().unwrap(), "answers at 192.0.2.1:3334, 1.00 ms");
+        assert_eq!(unasked.result, Verdict::Skipped);
+        assert!(unasked.found.contains("whether it is b is not known"), "{}", unasked.found);
     }
 
     #[test]

@@ -58,6 +58,11 @@ fn a_healthy_node_has_nothing_that_failed_whether_it_runs_or_not() {
         assert_eq!(result(&findings, "upstream b: clock").0, clock, "{findings:#?}");
         assert_eq!(findings.iter().filter(|finding| finding["result"] == "failed").count(), 0);
     }
+    // A node that runs and does not answer is not one that is off.
+    mesh.node_mut("a").start();
+    std::fs::remove_file(mesh.node("a").state_dir().join("admin.sock")).unwrap();
+    assert_fails(&mesh, "node", "does not answer");
+    assert_eq!(result(&findings(&mesh).1, "proxy echo-b").0, "ok", "the port is its own");
     // The node has taken no harm.
     assert!(mesh.node_mut("b").is_running());
 }
@@ -81,6 +86,11 @@ fn what_is_in_the_way_is_named() {
     let own = std::fs::read_to_string(mesh.node("a").config()).unwrap();
     mesh.node("a").configure(&other);
     assert_fails(&mesh, "upstream c", "is b, not c");
+    // Without an identity nobody can tell.
+    let (state, aside) = (mesh.node("a").state_dir(), mesh.node("a").state_dir().with_extension("aside"));
+    std::fs::rename(&state, &aside).unwrap();
+    assert_eq!(result(&findings(&mesh).1, "upstream c").0, "skipped");
+    std::fs::rename(&aside, &state).unwrap();
     std::fs::write(mesh.node("a").config(), own).unwrap();
 
     // A port is taken.

@@ -55,6 +55,23 @@ fn it_measures_through_a_relay() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_a_test() {
+    let Some(mut pair) = Pair::new("speed-drain", Family::V4) else { return };
+    std::thread::scope(|scope| {
+        let client = &pair.client;
+        let test = scope.spawn(|| client.ask(&["speedtest", SERVER, "--duration", "30s"]));
+        let server = &mut pair.server;
+        until("the test runs", Duration::from_secs(10), || {
+            server.flows().open.iter().any(|flow| flow.proxy == "speedtest" && flow.connected)
+        });
+        // Well within mesh.drain_timeout, and within the test.
+        server.stop();
+        let cut = test.join().unwrap();
+        assert!(!cut.is_success() && cut.stderr.contains("drained"), "{}", cut.said());
+    });
+}
+
+#[test]
 fn a_second_test_meanwhile_is_refused_and_the_next_is_not() {
     let Some(pair) = Pair::new("speed-two", Family::V4) else { return };
     pair.client.net().limit_rate_to(pair.server.net(), UP);

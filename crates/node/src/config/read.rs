@@ -192,8 +192,6 @@ fn service(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) ->
     let name = section.need("name", "the name of the service", report, value::name);
     if let Some(name) = &name {
         taken.name("service", name, report);
-        let so = "others can't ask for this service by its name; `target_address` reaches it";
-        report.warning(section.place, &section.key, format!("registering services {LATER}: {so}"));
     }
     let target =
         section.need("address", "where the service is, host:port or unix:/path", report, value::target);

@@ -313,12 +313,8 @@ services:
 admin: { listen: '127.0.0.1:2' }
 watch: true
 ";
-    let places = [
-        "2:32: proxies[0].protocol",
-        "3:38: proxies[1].target_service",
-        "5:5: services[0]",
-        "5:48: services[0].health_check",
-    ];
+    let places =
+        ["2:32: proxies[0].protocol", "3:38: proxies[1].target_service", "5:48: services[0].health_check"];
     let warnings = warnings(text);
     assert_eq!(
         warnings[0],

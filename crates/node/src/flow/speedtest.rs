@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::carry::{End, read_end, write_end};
-use super::open::{OpenContext, first_choice, new_id, ping, refused, stream};
+use super::open::{OpenContext, first_choice, new_id, ping, stream};
 use super::serve::{ANSWER_TIMEOUT, ServeContext, malformed, refuse};
-use super::table::{Flow, FlowStart};
+use super::table::{Flow, FlowStart, Flows};
 use super::{HEAD_TIMEOUT, HeadError, read_head, write_head};
 use crate::session::Session;
 
@@ -33,10 +33,12 @@ pub const MAX_DURATION: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the other node may take or send nothing.
 const STALL: Duration = Duration::from_secs(5);
-/// Tests that a node serves at once: more would only measure each other.
+/// Tests that a node serves at once, and that it asks others for: more would only measure each other.
 const MAX_TESTS: usize = 4;
 /// Bytes of one write or read.
 const CHUNK: usize = 64 << 10;
+/// Why a test is cut off.
+const DRAINED: &str = "this node is shutting down";
 /// What is sent. Its content does not matter: it travels encrypted and is not compressed.
 static PAYLOAD: [u8; CHUNK] = [0; CHUNK];
 /// Echoes before the load.
@@ -66,7 +68,7 @@ pub struct Measured {
     pub route: Vec<NodeId>,
 }
 
-/// The speed tests that a node serves. Cheap to clone.
+/// The speed tests that a node serves, or those that it asks others for. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Speedtests(Arc<Mutex<BTreeSet<NodeId>>>);
 
@@ -92,12 +94,19 @@ impl Drop for Permit {
     }
 }
 
-/// Measures the throughput to a node and back. Takes up to twice `duration` and 20 s.
+/// Measures the throughput to a node and back. Takes up to twice `duration` and 20 s; a drain ends it.
 pub async fn measure(
     context: &OpenContext,
+    tests: &Speedtests,
     node: &NodeId,
     duration: Duration,
 ) -> Result<Measured, (Reason, String)> {
+    let busy = format!(
+        "this node has a speed test with {node} under way, or with {MAX_TESTS} nodes: try again when they have ended"
+    );
+    let _permit = tests.enter(node).ok_or((Reason::Limit, busy))?;
+    // A node that cannot be reached is told of, and no flow that failed.
+    let session = context.sessions.to(node).await.map_err(|error| (error.reason, error.detail))?;
     let flow = context.flows.begin(FlowStart {
         id: new_id(),
         role: api::Role::Ingress,
@@ -107,8 +116,8 @@ pub async fn measure(
         client: None,
     });
     let measured = tokio::select! {
-        measured = run(context, &flow, node, duration) => measured,
-        (reason, detail) = flow.cancelled() => Err((reason, Some(detail))),
+        measured = run(context, &session, &flow, node, duration) => measured,
+        (reason, detail) = stopped(&context.flows, &flow) => Err((reason, Some(detail))),
     };
     let (reason, detail) = match &measured {
         Ok(_) => (Reason::Done, None),
@@ -118,9 +127,22 @@ pub async fn measure(
     measured.map_err(|(reason, detail)| (reason, detail.unwrap_or_else(|| reason.to_string())))
 }
 
-async fn run(context: &OpenContext, flow: &Flow, node: &NodeId, duration: Duration) -> Result<Measured, End> {
+/// Waits until the test has to end before its time: nobody waits for one with the node's end.
+async fn stopped(flows: &Flows, flow: &Flow) -> (Reason, String) {
+    tokio::select! {
+        verdict = flow.cancelled() => verdict,
+        () = flows.drain_begins() => (Reason::Drained, DRAINED.to_owned()),
+    }
+}
+
+async fn run(
+    context: &OpenContext,
+    session: &Session,
+    flow: &Flow,
+    node: &NodeId,
+    duration: Duration,
+) -> Result<Measured, End> {
     context.flows.admit(flow).map_err(|(reason, detail)| (reason, Some(detail)))?;
-    let session = context.sessions.to(node).await.map_err(refused)?;
     let _counted = session.flow();
     let mut idle = Vec::new();
     let pinging = async {
@@ -130,19 +152,19 @@ async fn run(context: &OpenContext, flow: &Flow, node: &NodeId, duration: Durati
     };
     let _ = timeout(IDLE_LIMIT, pinging).await;
 
-    let (mut send, mut recv) = stream(&session).await?;
-    open(&session, flow, &mut send, &mut recv, duration).await?;
+    let (mut send, mut recv) = stream(session).await?;
+    open(session, flow, &mut send, &mut recv, duration).await?;
     let mut loaded = Vec::new();
     let transfers = async {
         let written = send_payload(&mut send, duration, |bytes| flow.count_up(bytes)).await;
-        let written = written.map_err(|stop| stop.end(&session))?;
+        let written = written.map_err(|stop| stop.end(session))?;
         let _ = send.reset(VarInt::from_u32(Reason::Done.code()));
-        let up = read_report(&session, &mut recv).await?;
+        let up = read_report(session, &mut recv).await?;
         if up.0 > written {
             return Err((Reason::Unsupported, Some(format!("{node} counted more bytes than were sent"))));
         }
         let down = receive_payload(&mut recv, duration, |bytes| flow.count_down(bytes)).await;
-        Ok::<_, End>((up, down.map_err(|stop| stop.end(&session))?))
+        Ok::<_, End>((up, down.map_err(|stop| stop.end(session))?))
     };
     let (up, down) = tokio::select! {
         transferred = transfers => transferred?,
@@ -280,7 +302,7 @@ pub(super) async fn serve(
     flow.connected();
     let end = tokio::select! {
         end = transfer(session, &flow, &mut send, &mut recv, duration) => end,
-        (reason, detail) = flow.cancelled() => (reason, Some(detail)),
+        (reason, detail) = stopped(&context.flows, &flow) => (reason, Some(detail)),
     };
     let code = VarInt::from_u32(end.0.code());
     let (_, _) = (send.reset(code), recv.stop(code)); // one that has ended already has said so
@@ -413,6 +435,7 @@ fn is_done(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::FlowLimits;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -427,6 +450,24 @@ mod tests {
         drop(tests.enter(&id(MAX_TESTS)).unwrap());
         drop(permits);
         assert!(tests.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_test_ends_when_the_node_drains() {
+        let limits = FlowLimits { flows: 1, memory: 1, window: 1 };
+        let flows = Flows::new(limits, Arc::default());
+        let flow = flows.begin(FlowStart {
+            id: new_id(),
+            role: api::Role::Egress,
+            proxy: SPEEDTEST.into(),
+            peer: "b".parse().unwrap(),
+            target: SPEEDTEST.to_owned(),
+            client: None,
+        });
+        let mut stopped = std::pin::pin!(stopped(&flows, &flow));
+        assert!(timeout(SECOND, &mut stopped).await.is_err());
+        flows.drain();
+        assert_eq!(stopped.await.0, Reason::Drained);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ffmesh_core::target::Target;
 use ffmesh_core::time::Time;
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::account::{Account, Accounts, ProxyTotals};
 use super::carry::MAX_READ;
@@ -205,7 +205,7 @@ impl Flow {
 #[derive(Debug, Default)]
 struct State {
     open: BTreeMap<u64, Arc<Flow>>,
-    ended: VecDeque<api::Flow>,
+    ended: VecDeque<Arc<api::Flow>>,
     next: u64,
     /// Open egress flows by the node that opened them.
     served: HashMap<NodeId, u64>,
@@ -219,7 +219,7 @@ pub struct Flows {
     accounts: Arc<Accounts>,
     /// Estimated bytes held for slow readers.
     memory: Arc<AtomicU64>,
-    draining: Arc<AtomicBool>,
+    draining: Arc<watch::Sender<bool>>,
     repeats: Arc<Repeats>,
     counters: Arc<Counters>,
 }
@@ -270,7 +270,7 @@ impl Flows {
 
     /// Whether there is room for the flow that was just entered. No node may take more than half of it here.
     pub fn admit(&self, flow: &Flow) -> Result<(), (Reason, String)> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err((Reason::Drained, "this node is shutting down".to_owned()));
         }
         let (open, of_peer) = {
@@ -322,7 +322,7 @@ impl Flows {
         if state.ended.len() >= MAX_ENDED {
             state.ended.pop_back();
         }
-        state.ended.push_front(report);
+        state.ended.push_front(Arc::new(report));
     }
 
     fn log(&self, flow: &api::Flow, reason: Reason) {
@@ -366,11 +366,17 @@ impl Flows {
 
     /// Open flows and the last that ended.
     pub fn report(&self) -> api::Flows {
-        let state = self.lock();
+        // Thousands of rows take a while, and each flow that begins or ends waits for the table: they are made behind it.
+        let (open, ended) = self.records();
         api::Flows {
-            open: state.open.values().map(|flow| flow.report(None)).collect(),
-            ended: state.ended.iter().cloned().collect(),
+            open: open.iter().map(|flow| flow.report(None)).collect(),
+            ended: ended.iter().map(|flow| api::Flow::clone(flow)).collect(),
         }
+    }
+
+    fn records(&self) -> (Vec<Arc<Flow>>, Vec<Arc<api::Flow>>) {
+        let state = self.lock();
+        (state.open.values().cloned().collect(), state.ended.iter().cloned().collect())
     }
 
     /// Flows open now, flows since the start, bytes sent to other nodes, bytes received from them.
@@ -434,12 +440,18 @@ impl Flows {
 
     /// Refuses new flows from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
     }
 
     /// Whether new flows are refused.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        *self.draining.borrow()
+    }
+
+    /// Waits until new flows are refused: what nobody would miss ends then.
+    pub async fn drain_begins(&self) {
+        let mut draining = self.draining.subscribe();
+        let _ = draining.wait_for(|draining| *draining).await; // the table keeps its sender
     }
 
     /// Waits until no flow is open.

@@ -4,10 +4,9 @@
 //! afterwards. So a crash loses a minute of seconds at most, and the disk is asked for one write a minute.
 
 use ffmesh_core::id::NodeId;
-use redb::{ReadTransaction, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
 use super::row::{MAX_PEERS, Row};
-use super::series::Series;
 use super::slots::{Slot, Slots};
 use crate::store::{Store, StoreError};
 
@@ -57,26 +56,24 @@ fn write_rows(transaction: &WriteTransaction, rows: Rows, block: &Block) -> Resu
     Ok(())
 }
 
-/// Reads all rows of a table into a series. Those that cannot be read are skipped.
-pub(super) fn read_rows(store: &Store, rows: Rows, series: &mut Series) -> Result<(), StoreError> {
-    let transaction = store.read()?;
-    let mut read = || -> Result<(), redb::Error> {
-        let Some(table) = there(transaction.open_table(rows))? else { return Ok(()) };
+/// Reads all rows of a table. Those that cannot be read are skipped.
+pub(super) fn read_rows(store: &Store, rows: Rows) -> Result<Vec<(i64, Row)>, StoreError> {
+    store.read(|transaction| {
+        let mut read = Vec::new();
+        let Some(table) = there(transaction.open_table(rows))? else { return Ok(read) };
         for entry in table.iter()? {
             let (at, bytes) = entry?;
             if let Some(row) = Row::decode(bytes.value()) {
-                series.push(at.value(), row);
+                read.push((at.value(), row));
             }
         }
-        Ok(())
-    };
-    read().map_err(|error| store.failed(error))
+        Ok(read)
+    })
 }
 
 /// Reads who has which slot.
 pub(super) fn read_slots(store: &Store) -> Result<Slots, StoreError> {
-    let transaction: ReadTransaction = store.read()?;
-    let read = || -> Result<Slots, redb::Error> {
+    store.read(|transaction| {
         let mut slots = Slots::default();
         let Some(table) = there(transaction.open_table(SLOTS))? else { return Ok(slots) };
         for entry in table.iter()? {
@@ -87,8 +84,7 @@ pub(super) fn read_slots(store: &Store) -> Result<Slots, StoreError> {
             }
         }
         Ok(slots)
-    };
-    read().map_err(|error| store.failed(error))
+    })
 }
 
 /// A table that was never written to does not exist.

@@ -2,7 +2,7 @@
 //!
 //! [`sample`] takes the node's figures each second and tells whoever listens. [`History`] keeps them in memory, from where
 //! they are read, and in the store, so that they survive a restart (`file`). All of it is bounded: 3,600 rows of seconds
-//! and 10,080 of minutes, of at most 181 bytes each.
+//! and 10,080 of minutes, of at most 181 bytes each; twice as many while the clock is wrong.
 
 mod file;
 mod row;
@@ -59,14 +59,12 @@ struct State {
 }
 
 impl History {
-    /// What the store has.
-    pub fn load(store: Store) -> Result<Self, StoreError> {
-        let (mut seconds, mut minutes) = (Series::new(1, MAX_SECONDS), Series::new(MINUTE, MAX_MINUTES));
-        file::read_rows(&store, SECONDS, &mut seconds)?;
-        file::read_rows(&store, MINUTES, &mut minutes)?;
+    /// What the store has, as seen at `now`.
+    pub fn load(store: Store, now: Timestamp) -> Result<Self, StoreError> {
+        let now = now.as_second();
         let state = State {
-            seconds,
-            minutes,
+            seconds: Series::kept(1, MAX_SECONDS, file::read_rows(&store, SECONDS)?, now),
+            minutes: Series::kept(MINUTE, MAX_MINUTES, file::read_rows(&store, MINUTES)?, now),
             slots: file::read_slots(&store)?,
             new_seconds: Vec::new(),
             new_minutes: Vec::new(),
@@ -83,7 +81,7 @@ impl History {
         let row = Row::new(sample, slots.fill(at, up));
         // The minute of the last row is over.
         let minute = |at: i64| at.div_euclid(MINUTE) + i64::from(at.rem_euclid(MINUTE) > 0);
-        let full = seconds.last().map(minute).filter(|last| *last != minute(at)).map(|last| last * MINUTE);
+        let full = seconds.newest().map(minute).filter(|last| *last != minute(at)).map(|last| last * MINUTE);
         if let Some(end) = full {
             let mean = Row::mean(seconds.between(end - MINUTE, end).map(|(_, row)| row));
             new_minutes.push((end, mean.encode()));
@@ -94,8 +92,8 @@ impl History {
         full.is_some()
     }
 
-    /// Writes what is new to the store. Blocks while the disk works. What cannot be written stays in memory, and is gone after a
-    /// restart.
+    /// Writes what is new to the store. Blocks while the disk works. What cannot be written comes with the next block: as
+    /// many rows as are kept at all.
     pub fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
@@ -105,7 +103,13 @@ impl History {
         let minutes = Block { rows: std::mem::take(&mut state.new_minutes), kept: kept_minutes };
         let slots = Slots::clone(&state.slots);
         drop(state);
-        file::write(&self.store, &seconds, &minutes, &slots)
+        let written = file::write(&self.store, &seconds, &minutes, &slots);
+        if written.is_err() {
+            let mut state = self.lock();
+            put_back(&mut state.new_seconds, seconds.rows, MAX_SECONDS);
+            put_back(&mut state.new_minutes, minutes.rows, MAX_MINUTES);
+        }
+        written
     }
 
     /// The rows from one moment to another, at most as many as are kept. Without `to`, up to `now`.
@@ -162,6 +166,13 @@ impl History {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts rows that could not be written before those that have come meanwhile. The oldest ones go where there are too many.
+fn put_back(new: &mut Vec<(i64, Vec<u8>)>, mut rows: Vec<(i64, Vec<u8>)>, most: usize) {
+    rows.append(new);
+    rows.drain(..rows.len().saturating_sub(most));
+    *new = rows;
 }
 
 /// What is asked for.

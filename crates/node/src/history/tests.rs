@@ -9,7 +9,11 @@ use crate::state::StateDir;
 const START: i64 = 1_800_000_000;
 
 fn open(dir: &tempfile::TempDir) -> History {
-    History::load(Store::open(&StateDir::at(dir.path())).unwrap()).unwrap()
+    open_at(dir, START)
+}
+
+fn open_at(dir: &tempfile::TempDir, now: i64) -> History {
+    Store::open(&StateDir::at(dir.path()), |store| History::load(store.clone(), at(now))).unwrap().1
 }
 
 fn at(second: i64) -> Timestamp {
@@ -73,18 +77,60 @@ fn answers_are_bounded_whatever_is_asked() {
 }
 
 #[test]
-fn a_clock_that_goes_back_leaves_one_row_a_second() {
+fn a_clock_that_goes_back_for_a_while_takes_nothing_away() {
+    const DAY: i64 = 24 * 3_600;
     let dir = tempfile::tempdir().unwrap();
     let history = open(&dir);
-    push(&history, (1..=100).chain(50..=70));
+    push(&history, 1..=100);
     history.flush().unwrap();
-    for history in [history.query(&Query::default(), at(START + 100)), {
-        drop(history);
-        open(&dir).query(&Query::default(), at(START + 100))
-    }] {
-        let there: Vec<_> = history.columns.sent.iter().flatten().copied().collect();
-        assert_eq!(there, (1..=70).map(f64::from).collect::<Vec<_>>());
+    // It starts in the past, is set, and is stopped, twice.
+    push(&history, (70..=90).chain(-DAY..=5 - DAY));
+    history.flush().unwrap();
+    drop(history);
+    let history = open_at(&dir, START - DAY + 10);
+    push(&history, (11 - DAY..=20 - DAY).chain(101..=110));
+    history.flush().unwrap();
+    let assert_complete = |history: &History| {
+        let there = history.query(&query(Step::Second, START + 1, START + 110), at(START + 110));
+        let there: Vec<_> = there.columns.sent.into_iter().flatten().collect();
+        assert_eq!(there, (1..=110).map(f64::from).collect::<Vec<_>>());
+        let minute = history.query(&query(Step::Minute, START + 60, START + 60), at(START + 110));
+        assert_eq!(minute.columns.sent, [Some(30.5)]);
+    };
+    assert_complete(&history);
+    drop(history);
+    assert_complete(&open_at(&dir, START + 110));
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_is_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = crate::store::faulty::Full::default();
+    let history = History::load(disk.store(&StateDir::at(dir.path())).unwrap(), at(START)).unwrap();
+    push(&history, 1..=70);
+    disk.set(true);
+    for second in 71..=190 {
+        if history.push(START + second, &sample(second), &[]) {
+            history.flush().unwrap_err();
+        }
     }
+    disk.set(false);
+    push(&history, 191..=200);
+    history.flush().unwrap();
+    drop(history);
+    let history = open(&dir);
+    let seconds = history.query(&query(Step::Second, START + 1, START + 200), at(START + 200));
+    let sent: Vec<_> = seconds.columns.sent.into_iter().flatten().collect();
+    assert_eq!(sent, (1..=200).map(f64::from).collect::<Vec<_>>());
+    let minutes = history.query(&query(Step::Minute, START + 60, START + 180), at(START + 200));
+    assert_eq!(minutes.columns.sent, [Some(30.5), Some(90.5), Some(150.5)]);
+}
+
+#[test]
+fn what_waits_for_the_disk_is_bounded() {
+    let mut new = vec![(5, vec![5])];
+    put_back(&mut new, vec![(2, vec![2]), (3, vec![3]), (4, vec![4])], 3);
+    assert_eq!(new, [(3, vec![3]), (4, vec![4]), (5, vec![5])]);
 }
 
 #[test]
@@ -105,7 +151,8 @@ fn a_month_fits_into_a_file_of_bounded_size() {
     assert!(size < 16 << 20, "{size} bytes");
     drop(history);
     let now = at(START + 30 * 24 * 3_600);
-    let minutes = open(&dir).query(&Query { step: Step::Minute, ..Query::default() }, now);
+    let minutes =
+        open_at(&dir, START + 30 * 24 * 3_600).query(&Query { step: Step::Minute, ..Query::default() }, now);
     assert_eq!(minutes.columns.sent.iter().flatten().count(), MAX_MINUTES - 1, "the last minute is not over");
     assert_eq!(minutes.peers.len(), MAX_PEERS);
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ffmesh_core::id::NodeId;
 use ffmesh_core::target::Target;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::{Listen, Protocol, Proxy, ProxyTarget};
@@ -73,30 +73,36 @@ impl Lead {
 pub struct Ingress {
     proxy: Proxy,
     lead: Arc<ArcSwap<Lead>>,
-    listener: Listener,
+    listener: Arc<Listener>,
 }
 
 impl Ingress {
     /// Binds a proxy's listener. `None` for a proxy of a kind that this version does not serve yet.
     pub fn bind(proxy: &Proxy) -> Result<Option<Self>, BindError> {
+        Self::bind_beside(proxy, &[])
+    }
+
+    /// The same where own listeners that are about to close are in its way.
+    fn bind_beside(proxy: &Proxy, leaving: &[Arc<Listener>]) -> Result<Option<Self>, BindError> {
         let Some(lead) = Lead::of(proxy) else { return Ok(None) };
         let failed =
             |reason: String| BindError { name: proxy.name.clone(), listen: proxy.listen.to_string(), reason };
         let listener = match &proxy.listen {
             Listen::Port(ip, port) => {
                 let address = SocketAddr::new(*ip, *port);
-                Listener::Tcp(bind_tcp(address).map_err(|e| failed(explain_tcp(address, &e)))?)
+                Listener::Tcp(bind_tcp(address, leaving).map_err(|e| failed(explain_tcp(address, &e)))?)
             }
             Listen::Unix(path) => {
                 Listener::Unix(bind_unix(path).map_err(|e| failed(explain_unix(&e)))?, path.clone())
             }
         };
-        Ok(Some(Self { proxy: proxy.clone(), lead: Arc::new(ArcSwap::from_pointee(lead)), listener }))
+        let (lead, listener) = (Arc::new(ArcSwap::from_pointee(lead)), Arc::new(listener));
+        Ok(Some(Self { proxy: proxy.clone(), lead, listener }))
     }
 
     /// The TCP address it is bound to.
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.listener {
+        match &*self.listener {
             Listener::Tcp(listener) => listener.local_addr().ok(),
             Listener::Unix(..) => None,
         }
@@ -144,7 +150,7 @@ impl Ingress {
     }
 
     async fn accept(&self) -> io::Result<(Stream, Option<String>)> {
-        match &self.listener {
+        match &*self.listener {
             Listener::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
                 // A client that has left already fails here and in the flow.
@@ -164,7 +170,9 @@ impl Drop for Listener {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds an address, beside own listeners that are about to leave it. `0.0.0.0:80` cannot be bound while `127.0.0.1:80`
+/// is, unless both share the port; so they do for this moment, and clients are served by the old one until the new one is there.
+fn bind_tcp(address: SocketAddr, leaving: &[Arc<Listener>]) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         // `::` means all addresses of both families; a given IPv6 address is that address.
@@ -173,8 +181,19 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // A port whose last connections still linger is free.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    let leaving = leaving.iter().filter_map(|listener| match &**listener {
+        Listener::Tcp(listener) => Some(SockRef::from(listener)),
+        Listener::Unix(..) => None,
+    });
+    let leaving: Vec<_> = leaving.collect();
+    let share = |share: bool| {
+        leaving.iter().try_for_each(|old| old.set_reuse_port(share))?;
+        socket.set_reuse_port(share && !leaving.is_empty())
+    };
+    share(true)?;
+    let bound = socket.bind(&address.into()).and_then(|()| socket.listen(BACKLOG));
+    share(false)?;
+    bound?;
     TcpListener::from_std(socket.into())
 }
 
@@ -215,5 +234,39 @@ fn explain_unix(error: &io::Error) -> String {
         }
         io::ErrorKind::NotFound => "its directory does not exist; create it".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn address(ip: [u8; 4], port: u16) -> SocketAddr {
+        (Ipv4Addr::from(ip), port).into()
+    }
+
+    /// A client that waits in a listener's queue is there until another listener has taken the port.
+    #[tokio::test]
+    async fn a_wider_address_is_bound_beside_the_one_that_leaves_it() {
+        let old = bind_tcp(address([127, 0, 0, 1], 0), &[]).unwrap();
+        let port = old.local_addr().unwrap().port();
+        let other = bind_tcp(address([127, 0, 0, 2], port), &[]).unwrap();
+        let old = Arc::new(Listener::Tcp(old));
+        let leaving = std::slice::from_ref(&old);
+        let wide = address([0, 0, 0, 0], port);
+        let _client = TcpStream::connect(address([127, 0, 0, 1], port)).await.unwrap();
+        assert_eq!(bind_tcp(wide, leaving).unwrap_err().kind(), io::ErrorKind::AddrInUse, "another has it");
+        drop(other);
+        let new = bind_tcp(wide, leaving).unwrap();
+        let Listener::Tcp(listener) = &*old else { unreachable!() };
+        listener.accept().await.unwrap();
+        drop(old);
+        let _client = TcpStream::connect(address([127, 0, 0, 1], port)).await.unwrap();
+        new.accept().await.unwrap();
+        assert!(bind_tcp(wide, &[]).is_err(), "who comes later does not share it");
     }
 }

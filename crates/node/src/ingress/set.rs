@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 
-use super::{BindError, Ingress, Lead};
+use super::{BindError, Ingress, Lead, Listener};
 use crate::config::{Listen, Proxy};
 use crate::flow::OpenContext;
 use crate::metrics::Counters;
@@ -31,6 +31,7 @@ struct Listening {
     proxy: Proxy,
     address: Option<SocketAddr>,
     lead: Arc<ArcSwap<Lead>>,
+    listener: Arc<Listener>,
     task: JoinSet<()>,
 }
 
@@ -83,25 +84,21 @@ impl Ingresses {
         }
         let mut failed = Vec::new();
         for proxy in unbound {
-            // `0.0.0.0:80` can't be bound beside `127.0.0.1:80`: where one takes the place of the other, it goes first.
+            // They are closed once it is bound, or go on.
             let in_the_way: Vec<_> =
                 before.extract_if(.., |listening| listening.proxy.overlaps(proxy)).collect();
-            let mut closed = Vec::new();
-            for listening in in_the_way {
-                closed.push(listening.close().await);
-            }
-            match bind(proxy.clone()).await {
+            let leaving = in_the_way.iter().map(|listening| listening.listener.clone()).collect();
+            match bind(proxy.clone(), leaving).await {
                 Ok(ingress) => {
+                    for listening in in_the_way {
+                        listening.close().await;
+                    }
                     tracing::info!(proxy = ?proxy.name, listen = %proxy.listen, "proxy listens");
                     self.listen(ingress);
                 }
                 Err(error) => {
                     failed.push(error);
-                    for old in closed.into_iter().filter(|old| old.name == proxy.name) {
-                        if let Ok(ingress) = bind(old).await {
-                            self.listen(ingress);
-                        }
-                    }
+                    before.extend(in_the_way);
                 }
             }
         }
@@ -124,10 +121,11 @@ impl Ingresses {
     }
 
     fn listen(&mut self, ingress: Ingress) {
-        let (proxy, address, lead) = (ingress.proxy.clone(), ingress.address(), ingress.lead.clone());
+        let (proxy, address) = (ingress.proxy.clone(), ingress.address());
+        let (lead, listener) = (ingress.lead.clone(), ingress.listener.clone());
         let mut task = JoinSet::new();
         task.spawn(ingress.run(self.context.clone(), self.counters.clone()));
-        self.listening.push(Listening { proxy, address, lead, task });
+        self.listening.push(Listening { proxy, address, lead, listener, task });
     }
 }
 
@@ -140,13 +138,13 @@ impl Listening {
 }
 
 /// Binds on a thread for blocking work: who holds a port that is taken is looked up in `/proc`.
-async fn bind(proxy: Proxy) -> Result<Ingress, BindError> {
+async fn bind(proxy: Proxy, leaving: Vec<Arc<Listener>>) -> Result<Ingress, BindError> {
     let failed = BindError {
         name: proxy.name.clone(),
         listen: proxy.listen.to_string(),
         reason: "this version does not serve proxies of this kind".to_owned(),
     };
-    match tokio::task::spawn_blocking(move || Ingress::bind(&proxy)).await {
+    match tokio::task::spawn_blocking(move || Ingress::bind_beside(&proxy, &leaving)).await {
         Ok(bound) => bound?.ok_or(failed),
         Err(error) => Err(BindError { reason: error.to_string(), ..failed }),
     }

@@ -20,7 +20,7 @@ use super::{Parts, routes, speedtest, topology};
 use crate::admin::{BoxFuture, Control, HistoryQuery, OpenFlow};
 use crate::config::{Proxy, ProxyTarget, span};
 use crate::events::Events;
-use crate::flow::{OpenContext, Opened, new_id, open, ping};
+use crate::flow::{OpenContext, Opened, Speedtests, new_id, open, ping};
 use crate::identity::{TokenOptions, create_token, members};
 use crate::link::Link;
 use crate::local::Stream;
@@ -32,13 +32,15 @@ const NC: &str = "nc";
 pub(super) struct NodeControl {
     parts: Arc<Parts>,
     opening: OpenContext,
+    /// Those that this node asks others for
+    speedtests: Speedtests,
     metrics: Registry,
 }
 
 impl NodeControl {
     pub(super) fn new(parts: Arc<Parts>, opening: OpenContext) -> Self {
         let metrics = measure::registry(&parts);
-        Self { parts, opening, metrics }
+        Self { parts, opening, speedtests: Speedtests::default(), metrics }
     }
 
     fn proxy(&self, offered: &Offered<Proxy>) -> api::Proxy {
@@ -184,7 +186,7 @@ impl Control for NodeControl {
         node: NodeId,
         duration: Duration,
     ) -> BoxFuture<'_, Result<api::Speedtest, api::Error>> {
-        Box::pin(speedtest::speedtest(self.opening.clone(), node, duration))
+        Box::pin(speedtest::speedtest(self.opening.clone(), self.speedtests.clone(), node, duration))
     }
 
     fn open(&self, node: NodeId, target: Target) -> BoxFuture<'_, Result<OpenFlow, api::Error>> {

@@ -137,10 +137,12 @@ impl Node {
             issuer.renew_self(&credentials)?; // it was off for longer than its certificate lived
         }
         credentials.check(loaded.config.node_id.as_ref(), Timestamp::now())?;
-        let store = Store::open(&state)?;
-        let plan = Plan::new(&loaded.config, &store)?;
+        let load = |store: &Store| {
+            Ok((Plan::new(&loaded.config, store)?, History::load(store.clone(), Timestamp::now())?))
+        };
+        let (store, (plan, history)) = Store::open(&state, load)?;
         let bound = Bound::bind(&loaded.config, &plan, &state)?;
-        Self::serve(loaded, plan, state, store, journal, lock, credentials, issuer, bound)
+        Self::serve(loaded, plan, state, store, history, journal, lock, credentials, issuer, bound)
     }
 
     #[expect(clippy::too_many_arguments, reason = "what `start` has made, used once")]
@@ -149,6 +151,7 @@ impl Node {
         plan: Plan,
         state: StateDir,
         store: Store,
+        history: History,
         journal: Journal,
         lock: StateLock,
         credentials: Arc<Credentials>,
@@ -156,12 +159,12 @@ impl Node {
         bound: Bound,
     ) -> Result<Self, StartError> {
         let counters = Arc::new(Counters::default());
-        let changes = Events::default();
         let auth = admin_auth(&config, &state, &counters)?;
         let labels = Labels::default();
         let transport = Transport::new(Arc::new(bound.udp), labels.clone(), &credentials, &config)?;
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
         let epoch = state.next_epoch().map_err(|error| StartError::state(&state, error))?;
+        let changes = Events::of_run(epoch);
         let known_keys = Arc::new(KnownKeys::load(&state)?);
         let certificates = Certificates::new(credentials.clone(), known_keys.clone())?;
         let terms = terms(&config, plan.services());
@@ -225,7 +228,7 @@ impl Node {
             repeats: Arc::default(),
             drain_asked: watch::Sender::new(false),
             state,
-            history: History::load(store.clone())?,
+            history,
             store,
             events: changes,
             journal,

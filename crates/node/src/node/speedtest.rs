@@ -5,16 +5,17 @@ use std::time::Duration;
 use ffmesh_api as api;
 use ffmesh_core::id::NodeId;
 
-use crate::flow::{Arrived, Measured, OpenContext, measure};
+use crate::flow::{Arrived, Measured, OpenContext, Speedtests, measure};
 
 /// Measures in a task of its own: a test whose client leaves ends as any flow does.
 pub(super) async fn speedtest(
     opening: OpenContext,
+    tests: Speedtests,
     node: NodeId,
     duration: Duration,
 ) -> Result<api::Speedtest, api::Error> {
     let to = node.clone();
-    let measured = tokio::spawn(async move { measure(&opening, &to, duration).await }).await;
+    let measured = tokio::spawn(async move { measure(&opening, &tests, &to, duration).await }).await;
     let measured = measured.map_err(|e| api::Error::new(format!("the speed test broke off: {e}")))?;
     let Measured { up, down, rtt_idle, rtt_loaded, route } =
         measured.map_err(|(reason, error)| api::Error::because(reason, error))?;

@@ -92,7 +92,7 @@ impl Sessions {
                 .unwrap_or_default();
             SessionError { reason: Reason::NoRoute, detail: format!("no route to {node}{why}") }
         } else {
-            let detail = format!("no node {node} is known: check target_node_id, and that the node is up");
+            let detail = format!("no node {node} is known: check its id, and that the node is up");
             SessionError { reason: Reason::UnknownNode, detail }
         })
     }

@@ -108,6 +108,26 @@ fn a_late_poll_gives_no_verdict_before_what_waits_is_read() {
     assert!(found > 10);
 }
 
+/// A relay that waits for its turn as this node does has not died.
+#[test]
+fn a_short_silence_is_no_death_where_polls_come_late() {
+    let deaths = |naps| {
+        let died = (0..20).filter(|seed| {
+            let mut net = Net::busy(&[10, 10], *seed);
+            (net.naps, net.nap) = (naps, ms(24));
+            net.run(ms(2000));
+            net.roads[0].cut = [true; 2];
+            net.run(ms(40));
+            net.roads[0].cut = [false; 2];
+            net.run(ms(1000));
+            !net.deaths().is_empty()
+        });
+        died.count()
+    };
+    let (calm, busy) = (deaths(0), deaths(50));
+    assert!(calm >= 15 && busy <= 5, "{calm} on a calm machine, {busy} on a busy one");
+}
+
 #[test]
 fn a_hole_is_found_while_idle() {
     for rtt in [2, 80, 200] {

@@ -46,17 +46,26 @@ impl Owner {
         }
         let name = item.name().to_owned();
         let before = T::entries(self).clone();
+        let kept = (name.clone(), text);
+        if !T::CAN_FAIL {
+            // First, as nothing brings back the flows that end with it.
+            keep::<T>(&self.parts.store, instead.clone(), Some(kept.clone()))
+                .await
+                .map_err(api::Error::new)?;
+        }
         T::entries_mut(self).put(instead.as_deref(), item);
         self.settle(T::CONCERNS_POLICY).await;
-        let kept = match self.failed.iter().find(|failed| T::CAN_FAIL && failed.name == name) {
-            Some(failed) => Err(failed.to_string()),
-            None => keep::<T>(&self.parts.store, instead, Some((name.clone(), text))).await,
-        };
-        if let Err(error) = kept {
-            *T::entries_mut(self) = before;
-            self.settle(T::CONCERNS_POLICY).await;
-            self.publish(|_| {});
-            return Err(api::Error::new(error));
+        if T::CAN_FAIL {
+            let done = match self.failed.iter().find(|failed| failed.name == name) {
+                Some(failed) => Err(failed.to_string()),
+                None => keep::<T>(&self.parts.store, instead, Some(kept)).await,
+            };
+            if let Err(error) = done {
+                *T::entries_mut(self) = before;
+                self.settle(T::CONCERNS_POLICY).await;
+                self.publish(|_| {});
+                return Err(api::Error::new(error));
+            }
         }
         self.publish(|_| {});
         tracing::info!(%name, "{} set at run time", T::WORD);
@@ -98,7 +107,7 @@ impl Owner {
 pub(super) trait Entry: Kind {
     /// Whether the policy depends on it.
     const CONCERNS_POLICY: bool;
-    /// Whether it may turn out that it can't be had.
+    /// Whether it may turn out that it can't be had. What cannot is kept before it is in force.
     const CAN_FAIL: bool;
     fn entries(owner: &Owner) -> &Entries<Self>;
     fn entries_mut(owner: &mut Owner) -> &mut Entries<Self>;

@@ -18,6 +18,8 @@ mod offer;
 mod plan;
 mod policy;
 mod runtime;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -70,14 +70,14 @@ impl<T> Default for Entries<T> {
 impl<T: Kind> Entries<T> {
     /// Those in the store. What this version does not understand stays there, with a WARN.
     pub(super) fn load(store: &Store) -> Result<Self, StoreError> {
-        let mut entries = Self::default();
-        let read = store.read()?;
-        let table = match read.open_table(T::TABLE) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(entries),
-            table => table.map_err(|error| store.failed(error))?,
-        };
-        for entry in table.iter().map_err(|error| store.failed(error))? {
-            let (name, text) = entry.map_err(|error| store.failed(error))?;
+        store.read(|transaction| {
+            let mut entries = Self::default();
+            let table = match transaction.open_table(T::TABLE) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(entries),
+                table => table?,
+            };
+            for entry in table.iter()? {
+                let (name, text) = entry?;
             match T::parse(text.value()) {
                 Ok(item) => drop(entries.items.insert(name.value().to_owned(), item)),
                 Err(problems) => {
@@ -91,6 +91,7 @@ impl<T: Kind> Entries<T> {
             }
         }
         Ok(entries)
+        })
     }
 
     /// Those that this version understands, by name.
@@ -161,8 +162,8 @@ mod tests {
     async fn entries_survive_a_restart_and_foreign_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::at(dir.path());
-        let store = Store::open(&state).unwrap();
-        assert_eq!(Entries::<Proxy>::load(&store).unwrap().len(), 0);
+        let (store, none) = Store::open(&state, Entries::<Proxy>::load).unwrap();
+        assert_eq!(none.len(), 0);
         for (name, text) in
             [("a", json("a", 1)), ("b", json("b", 2)), ("f", r#"{"name":"f","speaks":"x"}"#.to_owned())]
         {
@@ -170,8 +171,7 @@ mod tests {
         }
         keep::<Proxy>(&store, Some("b".to_owned()), Some(("c".to_owned(), json("c", 3)))).await.unwrap();
         drop(store);
-        let store = Store::open(&state).unwrap();
-        let mut entries = Entries::<Proxy>::load(&store).unwrap();
+        let (store, mut entries) = Store::open(&state, Entries::<Proxy>::load).unwrap();
         assert_eq!(entries.items().map(Kind::name).collect::<Vec<_>>(), ["a", "c"]);
         assert!(entries.has("f") && entries.len() == 3);
         assert_eq!(Entries::<Service>::load(&store).unwrap().len(), 0);
