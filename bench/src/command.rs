@@ -13,7 +13,9 @@ use crate::{echo, instructions, run, scale, table};
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(args) if args.list => {
-            ROWS.iter().for_each(|row| println!("{:<24}{}", row.key, row.says));
+            for row in ROWS {
+                println!("{:<24}{}", row.key, row.says);
+            }
             Ok(true)
         }
         Command::Run(args) => run::run(&args).map(|()| true),

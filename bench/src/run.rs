@@ -156,7 +156,7 @@ impl Bench<'_> {
             for (_, load, rows) in steps.clone() {
                 let found = undisturbed(*load, &on);
                 note(&name, rows, &found);
-                record(results, &candidate.name, rows, found);
+                record(results, &candidate.name, rows, &found);
             }
             Ok(())
         });
@@ -207,9 +207,9 @@ fn note(name: &str, rows: &[&str], found: &Found) {
     }
 }
 
-fn record(results: &mut Results, candidate: &str, rows: &[&str], found: Found) {
+fn record(results: &mut Results, candidate: &str, rows: &[&str], found: &Found) {
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
-        match &found {
+        match found {
             Ok((figures, disturbed)) => {
                 // A row that a candidate has no figure for is no failure.
                 if let Some(value) = figures.get(at).copied().flatten() {

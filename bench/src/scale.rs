@@ -1,5 +1,6 @@
 //! Curves: how FFMesh does with more of something.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -212,10 +213,10 @@ fn peers(program: &Path, most: usize) -> Result<(), String> {
         let mut yaml =
             format!("quic:\n  upstreams:\n    - {{ node_id: hub, address: \"10.80.1.1:{PORT}\" }}\n");
         if n == 0 {
-            yaml += &format!(
-                "proxies:\n  - {{ local_port: {}, target_node_id: hub, target_address: \"{at}\" }}\n",
-                ping_at.port()
-            );
+            let port = ping_at.port();
+            yaml += "proxies:\n";
+            let _ =
+                writeln!(yaml, "  - {{ local_port: {port}, target_node_id: hub, target_address: \"{at}\" }}");
         }
         let node = lab.node(&net, &format!("p{n}"), &yaml);
         node.join(&token);
