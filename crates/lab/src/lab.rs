@@ -117,6 +117,11 @@ impl Lab {
     /// When the lab has no program.
     pub fn node_in(&self, net: &Net, id: &str, dir: &str, yaml: &str) -> Node {
         let program = self.program.as_deref().expect("Lab::with_program comes first");
+        self.node_of(program, net, id, dir, yaml)
+    }
+
+    /// The same of another program than the lab's, to put two builds side by side.
+    pub fn node_of(&self, program: &Path, net: &Net, id: &str, dir: &str, yaml: &str) -> Node {
         Node::new(program, net, id, &self.dir().join(dir), yaml)
     }
 }

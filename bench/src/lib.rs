@@ -1,0 +1,3 @@
+//! Operations whose cost must not creep: timed by `benches/micro.rs`, counted by `bench/instructions`.
+
+pub mod operations;
