@@ -14,8 +14,6 @@ use std::task::{Context, Poll};
 
 use noq_udp::UdpSocketState;
 pub use noq_udp::{EcnCodepoint, RecvMeta};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 
 pub use memory::{keep_memory, release_memory};
 
@@ -70,7 +68,7 @@ impl<'a> Batch<'a> {
 /// A UDP socket that sends and receives batches. Non-blocking; use it within a tokio runtime.
 #[derive(Debug)]
 pub struct Socket {
-    io: UdpSocket,
+    io: sys::Io,
     state: UdpSocketState,
     v6: bool,
     /// Segments that one send may have: falls to 1 when the kernel or a driver turns out not to segment.
@@ -107,7 +105,7 @@ impl Socket {
         let socket = std::net::UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
         let segments = AtomicUsize::new(state.max_gso_segments().get().min(MAX_SEGMENTS));
-        Ok(Self { io: UdpSocket::from_std(socket)?, state, v6: address.is_ipv6(), segments })
+        Ok(Self { io: sys::Io::new(socket)?, state, v6: address.is_ipv6(), segments })
     }
 
     /// The address it is bound to.
@@ -134,9 +132,7 @@ impl Socket {
     /// errors mean that the batch, or a part of it, was dropped as a network might have.
     pub fn try_send(&self, batch: &Batch<'_>) -> io::Result<()> {
         let batch = Batch { to: self.in_family(batch.to), segment: batch.segment.max(1), ..*batch };
-        let send = |batch: &Batch<'_>| {
-            self.io.try_io(Interest::WRITABLE, || sys::send(&self.io, &self.state, batch))
-        };
+        let send = |batch: &Batch<'_>| self.io.try_send(&self.state, batch);
         let count = batch.count();
         if count == 0 {
             return Ok(());
@@ -175,30 +171,14 @@ impl Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            std::task::ready!(self.io.poll_recv_ready(cx))?;
-            let mut received = 0;
-            let result = self.io.try_io(Interest::READABLE, || {
-                received = self.state.recv((&self.io).into(), bufs, meta)?;
-                // Fewer than fit: the socket is empty, which need not be asked a second time. It is readable again by
-                // what comes from now on.
-                if is_drained(received, bufs.len()) {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(received)
-                }
-            });
-            match result {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && received > 0 => {
-                    return Poll::Ready(Ok(received));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            match self.io.poll_recv(cx, &self.state, bufs, meta) {
                 // An ICMP error of an earlier send; forged ones must not stop the socket.
-                Err(e)
+                Poll::Ready(Err(e))
                     if matches!(
                         e.kind(),
                         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
                     ) => {}
-                result => return Poll::Ready(result),
+                result => return result,
             }
         }
     }
@@ -206,12 +186,6 @@ impl Socket {
     fn in_family(&self, address: SocketAddr) -> SocketAddr {
         if self.v6 { mapped(address) } else { canonical(address) }
     }
-}
-
-/// Whether a receive that filled so many of the buffers has emptied the socket. Only where readiness is told by edges
-/// (epoll(7)), and `recvmmsg(2)` takes what is there.
-fn is_drained(received: usize, buffers: usize) -> bool {
-    cfg!(target_os = "linux") && received < buffers.min(noq_udp::BATCH_SIZE)
 }
 
 /// The IPv6 form of an address: IPv4 becomes v4-mapped (RFC 4291, section 2.5.5.2).
@@ -339,6 +313,24 @@ mod tests {
             sender.try_send(&Batch { contents: &[&b"x"[..]; MAX_SEGMENTS + 1], segment: 1, ..batch }).is_ok()
         );
         assert_eq!(sender.max_segments(), segments);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_emptied_receives_what_comes_next() {
+        let address = Ipv4Addr::LOCALHOST.into();
+        let (sender, receiver) =
+            (Socket::bind(Some(address), 0).unwrap(), Socket::bind(Some(address), 0).unwrap());
+        let to = receiver.local_addr().unwrap();
+        let batch = Batch { to, from: None, ecn: None, header: b"", contents: &[b"x"], segment: 1 };
+        for pause in [0, 1, 0, 20] {
+            let receiving = receive(&receiver, 1);
+            let sending = async {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                sender.writable().await.unwrap();
+                sender.try_send(&batch).unwrap();
+            };
+            assert_eq!(tokio::join!(receiving, sending).0, [b"x"]);
+        }
     }
 
     #[tokio::test]

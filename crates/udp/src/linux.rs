@@ -1,14 +1,64 @@
-//! Sending on Linux: `sendmsg(2)` with UDP_SEGMENT; an `iovec` a slice, or a pair of them (header, datagram) a segment.
+//! The socket on Linux. Sending: `sendmsg(2)` with UDP_SEGMENT; an `iovec` a slice, or a pair of them (header, datagram) a segment.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::task::{Context, Poll, ready};
 
-use noq_udp::UdpSocketState;
-use tokio::net::UdpSocket;
+use noq_udp::{RecvMeta, UdpSocketState};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::{Batch, MAX_SEGMENTS};
+
+/// The socket, registered for reading alone: for a UDP socket that is registered for writing, too, the kernel tells that it
+/// is writable whenever a packet has left it, which would wake the node once more for each that it sends.
+#[derive(Debug)]
+pub(crate) struct Io(AsyncFd<UdpSocket>);
+
+impl Io {
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
+        register(socket, Interest::READABLE).map(Self)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// Registers the socket a second time for as long as this is waited for, which is rare.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        let waiting = register(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        waiting.writable().await.map(|_| ())
+    }
+
+    pub(crate) fn try_send(&self, _: &UdpSocketState, batch: &Batch<'_>) -> io::Result<()> {
+        send(self.0.get_ref(), batch)
+    }
+
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        state: &UdpSocketState,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            let Ok(result) = guard.try_io(|io| state.recv(io.get_ref().into(), bufs, meta)) else { continue };
+            // Fewer than fit: the socket is empty, which need not be asked a second time.
+            if result.as_ref().is_ok_and(|received| *received < bufs.len().min(noq_udp::BATCH_SIZE)) {
+                guard.clear_ready();
+            }
+            return Poll::Ready(result);
+        }
+    }
+}
+
+fn register(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: the AsyncFd owns the socket, which is never taken out of it: its descriptor is open for as long.
+    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(io::Error::from)
+}
 
 /// Room for the control messages: segment size, ECN bits, source address.
 const CONTROL_LEN: usize = 128;
@@ -16,7 +66,7 @@ const CONTROL_LEN: usize = 128;
 #[repr(align(8))]
 struct Control([u8; CONTROL_LEN]);
 
-pub(crate) fn send(io: &UdpSocket, _: &UdpSocketState, batch: &Batch<'_>) -> io::Result<()> {
+fn send(io: &UdpSocket, batch: &Batch<'_>) -> io::Result<()> {
     let count = batch.count();
     if count > MAX_SEGMENTS || batch.contents.len() > MAX_SEGMENTS {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));

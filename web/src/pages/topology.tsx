@@ -112,8 +112,7 @@ export function TopologyPage() {
                   <span class="mono">{routeText(failover.from)}</span>
                 </span>
                 <span class="to">
-                  <Badge tone="good">{t("topology.new_path")}</Badge>{" "}
-                  <span class="mono">{routeText(failover.to)}</span>
+                  <Badge tone="good">{t("topology.new_path")}</Badge> <span class="mono">{routeText(failover.to)}</span>
                 </span>
               </li>
             ))}

@@ -32,6 +32,20 @@ fn a_node_behind_a_relay_that_restarts_is_carried_to_at_once() {
 }
 
 #[test]
+fn a_node_that_restarts_as_soon_as_its_session_is_open_is_carried_to() {
+    let Some(mut mesh) = mesh("restart-early", &Plan::chain(&["a", "b"])) else { return };
+    for _ in 0..3 {
+        // The session that `a` has now may not have been told of whose life it is.
+        until("a session is open", Duration::from_secs(20), || mesh.node("a").status().sessions > 0);
+        mesh.node_mut("b").kill();
+        mesh.node_mut("b").start();
+        until("flows open again", Duration::from_secs(10), || {
+            mesh.echoes_within("a", "b", Duration::from_millis(500))
+        });
+    }
+}
+
+#[test]
 fn a_machine_whose_key_was_replaced_is_refused_everywhere() {
     const ADDRESS: &str = "10.72.1.2:3334";
     let advertise = format!("  advertise: [\"{ADDRESS}\"]\n");

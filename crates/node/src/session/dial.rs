@@ -114,7 +114,8 @@ impl Sessions {
         match connected.await {
             Ok((connection, peer)) => {
                 let opens = self.place(node).opens.clone();
-                Ok((Session::new(connection, peer, Some(id), opens), approach))
+                let recorded = self.table.borrow().epoch(node);
+                Ok((Session::new(connection, peer, recorded, Some(id), opens), approach))
             }
             Err(detail) => {
                 self.context.driver.leave(id).await;

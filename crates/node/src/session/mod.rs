@@ -100,6 +100,8 @@ struct Inner {
     peer: PeerIdentity,
     /// The peer's boot epoch, once it has told.
     epoch: OnceLock<u64>,
+    /// The epoch of the peer's record when the session was opened.
+    recorded: Option<u64>,
     /// Names it in CIRCUIT_OPEN; set where this node dialled it, and so sets up its circuits.
     dialled: Option<u64>,
     connection: Connection,
@@ -119,12 +121,14 @@ impl Session {
     fn new(
         connection: Connection,
         peer: PeerIdentity,
+        recorded: Option<u64>,
         dialled: Option<u64>,
         opens: Arc<Mutex<Bucket>>,
     ) -> Self {
         Self(Arc::new(Inner {
             peer,
             epoch: OnceLock::new(),
+            recorded,
             dialled,
             connection,
             flows: AtomicU64::new(0),
@@ -198,6 +202,13 @@ impl Session {
     /// Whether the node has started anew since, as its epoch now is `epoch`.
     fn is_stale(&self, epoch: Option<u64>) -> bool {
         matches!((self.0.epoch.get(), epoch), (Some(then), Some(now)) if *then < now)
+    }
+
+    /// Whether the node seems to have started anew since: a node that was killed before it told its epoch never will. A
+    /// session that was opened faster than the record of its node came seems so as well, until its first probe.
+    fn seems_stale(&self, epoch: Option<u64>) -> bool {
+        let then = self.0.epoch.get().copied().or(self.0.recorded);
+        matches!((then, epoch), (Some(then), Some(now)) if then < now)
     }
 
     fn is_idle(&self) -> bool {
@@ -301,7 +312,8 @@ impl Sessions {
             }
         };
         let opens = self.place(&node).opens.clone();
-        self.enter(Session::new(connection, peer, None, opens), approach);
+        let recorded = self.table.borrow().epoch(&peer.id);
+        self.enter(Session::new(connection, peer, recorded, None, opens), approach);
         Ok(())
     }
 
@@ -389,7 +401,7 @@ impl Sessions {
     fn current(&self, node: &NodeId) -> Option<Session> {
         let epoch = self.table.borrow().epoch(node);
         let place = self.lock().get(node)?.clone();
-        lock(&place.current).clone().filter(|session| session.is_open() && !session.is_stale(epoch))
+        lock(&place.current).clone().filter(|session| session.is_open() && !session.seems_stale(epoch))
     }
 
     fn place(&self, node: &NodeId) -> Arc<Place> {
@@ -439,7 +451,7 @@ impl Sessions {
     /// from the same side means that this side has lost the first.
     fn prefers(&self, old: &Session, new: &Session) -> bool {
         if !old.is_open()
-            || old.is_stale(self.table.borrow().epoch(&new.peer().id))
+            || old.seems_stale(self.table.borrow().epoch(&new.peer().id))
             || old.dialled() == new.dialled()
         {
             return true;

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, StorageError, WriteTransaction};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 
 use crate::state::StateDir;
 
@@ -127,9 +127,9 @@ impl Store {
             Err(error) if !is_damage(error) && !std::mem::replace(&mut state.failing, true) => {
                 tracing::warn!(
                     "the store {} does not work: {error}; until it does, the history stays in memory and nothing can be set \
-                 at run time. Check that there is room; it is tried on",
+                     at run time. Check that there is room; it is tried on",
                     self.path.display()
-                )
+                );
             }
             _ => {}
         }

@@ -46,7 +46,7 @@ fn what_is_written_is_there_after_a_restart() {
     insert(&store, "a", 1).unwrap();
     let half: Result<(), _> = store.write(|transaction| {
         transaction.open_table(NUMBERS)?.insert("b", 2)?;
-        Err(StorageError::ValueTooLarge(0).into())
+        Err(redb::StorageError::ValueTooLarge(0).into())
     });
     assert!(half.unwrap_err().to_string().contains("store.redb"));
     drop(store);
