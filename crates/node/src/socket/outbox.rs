@@ -31,6 +31,8 @@ pub(super) struct Outbox {
     bytes: Vec<u8>,
     /// Whether all packets have the full length, so that others can follow
     is_whole: bool,
+    /// Whether a full batch has come in this turn
+    is_bulk: bool,
 }
 
 /// What packets of one send have in common.
@@ -68,6 +70,11 @@ impl Outbox {
         self.head.is_none()
     }
 
+    /// Whether a full batch has come since this was asked last.
+    pub(super) fn was_bulk(&mut self) -> bool {
+        std::mem::take(&mut self.is_bulk)
+    }
+
     /// The socket that what waits is to be sent by.
     pub(super) fn socket(&self) -> Option<&Arc<Socket>> {
         self.head.as_ref().map(|head| &head.udp)
@@ -84,6 +91,7 @@ impl Outbox {
         }
         let segment = batch.header.len() + batch.segment;
         self.bytes = SPARE.take();
+        self.is_bulk = true;
         self.head = Some(Head { udp: udp.clone(), to: batch.to, from: batch.from, ecn: batch.ecn, segment });
         self.append(batch);
         Ok(())
