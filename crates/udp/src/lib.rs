@@ -144,9 +144,13 @@ impl Socket {
                 result => return result,
             }
         }
-        // Dropping the rest of a batch is what a full queue of the network does.
-        for datagram in batch.datagrams() {
-            send(&Batch { contents: &[datagram], ..batch })?;
+        // Dropping the rest of a batch is what a full queue of the network does. `WouldBlock` is for a batch of which
+        // nothing has left: it is sent again.
+        for (sent, datagram) in batch.datagrams().enumerate() {
+            match send(&Batch { contents: &[datagram], ..batch }) {
+                Err(e) if sent > 0 && e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                result => result?,
+            }
             if std::mem::take(&mut refused) {
                 // Some drivers and kernels do not segment, and say so only here. Those that refuse segments longer than
                 // the interface's MTU with the same error have refused a single one, too.
@@ -156,9 +160,9 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits until the socket takes more.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+    /// Waits until the socket takes more, or might.
+    pub async fn writable(&self) {
+        self.io.writable().await;
     }
 
     /// Receives into `bufs`, one [`RecvMeta`] for each buffer that was filled.
@@ -242,7 +246,7 @@ mod tests {
                 contents: &[&contents],
                 segment: 1000,
             };
-            sender.writable().await.unwrap();
+            sender.writable().await;
             sender.try_send(&batch).unwrap();
             let expected: Vec<Vec<u8>> = contents.chunks(1000).map(|c| [header, c].concat()).collect();
             assert_eq!(receive(&receiver, 5).await, expected, "{from:?} to {to}");
@@ -278,7 +282,7 @@ mod tests {
                 contents: &[&a, &b, &c],
                 segment: 1000,
             };
-            sender.writable().await.unwrap();
+            sender.writable().await;
             sender.try_send(&batch).unwrap();
             let expected: Vec<Vec<u8>> = [(1, 1000), (1, 1000), (2, 1000), (3, 1000), (3, 100)]
                 .map(|(fill, len)| [header, &vec![fill; len]].concat())
@@ -306,7 +310,7 @@ mod tests {
             contents: &[&long],
             segment: 70_000,
         };
-        sender.writable().await.unwrap();
+        sender.writable().await;
         assert!(sender.try_send(&batch).is_err());
         assert!(sender.try_send(&Batch { contents: &[&long, &long], ..batch }).is_err());
         assert!(
@@ -326,7 +330,7 @@ mod tests {
             let receiving = receive(&receiver, 1);
             let sending = async {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                sender.writable().await.unwrap();
+                sender.writable().await;
                 sender.try_send(&batch).unwrap();
             };
             assert_eq!(tokio::join!(receiving, sending).0, [b"x"]);
@@ -346,7 +350,7 @@ mod tests {
             contents: &[b"x"],
             segment: 1,
         };
-        sender.writable().await.unwrap();
+        sender.writable().await;
         sender.try_send(&batch).unwrap();
         let mut buffer = [0; 10];
         let mut meta = [RecvMeta::default()];

@@ -5,6 +5,7 @@ use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use noq_udp::{RecvMeta, UdpSocketState};
 use tokio::io::Interest;
@@ -26,10 +27,14 @@ impl Io {
         self.0.get_ref().local_addr()
     }
 
-    /// Registers the socket a second time for as long as this is waited for, which is rare.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        let waiting = register(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
-        waiting.writable().await.map(|_| ())
+    /// Registers the socket a second time for as long as this is waited for, which is rare. Where that cannot be done, for want
+    /// of descriptors, a moment's wait has to do.
+    pub(crate) async fn writable(&self) {
+        let socket = self.0.get_ref();
+        match socket.try_clone().and_then(|socket| register(socket, Interest::WRITABLE)) {
+            Ok(waiting) => drop(waiting.writable().await),
+            Err(_) => tokio::time::sleep(WRITABLE_WAIT).await,
+        }
     }
 
     pub(crate) fn try_send(&self, _: &UdpSocketState, batch: &Batch<'_>) -> io::Result<()> {
@@ -60,6 +65,8 @@ fn register(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSock
     unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(io::Error::from)
 }
 
+/// How long a full socket is left alone where it cannot be waited for.
+const WRITABLE_WAIT: Duration = Duration::from_millis(1);
 /// Room for the control messages: segment size, ECN bits, source address.
 const CONTROL_LEN: usize = 128;
 

@@ -15,8 +15,11 @@ pub const MAX_AHEAD: usize = 16;
 const STAGGER: Duration = Duration::from_millis(50);
 /// How much later the node with the higher id dials: where both would, the session of the lower one is the one to stay.
 const PRECEDENCE: Duration = Duration::from_secs(1);
-/// Pause after a dial that failed, at first and in the long run.
+/// Pause after a dial, at first and in the long run: also after one that brought a session, as the other node may end that at
+/// once.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// How long a node has to have a session until the pause is the first one again.
+const RESTED: Duration = Duration::from_secs(30);
 /// How often it is looked whether a session has ended.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -24,28 +27,29 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     at: Instant,
-    /// The pause after a dial that fails
+    /// The pause after that dial
     pause: Duration,
 }
 
-/// The turns of nodes without a session.
+/// The turns of nodes without a session, and of those that have got one of late.
 #[derive(Debug, Default)]
 struct Turns(HashMap<NodeId, Turn>);
 
 impl Turns {
-    /// The one of `lacking`, the nodes that there should be a session with, that is to be dialled now. The others are
-    /// forgotten.
+    /// The one of `lacking`, the nodes that there should be a session with, that is to be dialled now: the one that has waited
+    /// longest, as a node that does not answer takes its time.
     fn next(&mut self, own: &NodeId, lacking: &[NodeId], now: Instant) -> Option<NodeId> {
-        self.0.retain(|node, _| lacking.contains(node));
+        self.0.retain(|node, turn| lacking.contains(node) || turn.at + RESTED > now);
         for node in lacking {
             let first = || Turn { at: if own < node { now } else { now + PRECEDENCE }, pause: RETRY.0 };
             self.0.entry(node.clone()).or_insert_with(first);
         }
-        lacking.iter().find(|node| self.0.get(*node).is_some_and(|turn| turn.at <= now)).cloned()
+        let due = lacking.iter().filter_map(|node| Some((self.0.get(node)?.at, node)));
+        due.filter(|(at, _)| *at <= now).min_by_key(|(at, _)| *at).map(|(_, node)| node.clone())
     }
 
-    /// A dial has failed.
-    fn failed(&mut self, node: &NodeId, now: Instant) {
+    /// A dial has come to its end.
+    fn dialled(&mut self, node: &NodeId, now: Instant) {
         if let Some(turn) = self.0.get_mut(node) {
             *turn = Turn { at: now + turn.pause, pause: (turn.pause * 2).min(RETRY.1) };
         }
@@ -65,8 +69,8 @@ impl Sessions {
             if let Some(node) = turns.next(&own, &lacking, Instant::now()) {
                 if let Err(error) = self.to(&node).await {
                     tracing::debug!(peer = %node, "no session ahead: {error}");
-                    turns.failed(&node, Instant::now());
                 }
+                turns.dialled(&node, Instant::now());
                 sleep(STAGGER).await;
                 continue;
             }
@@ -108,12 +112,12 @@ mod tests {
         let end = now + Duration::from_mins(10);
         let mut dials = 0;
         assert_eq!(turns.next(&own, &nodes, now), Some(id("b")));
-        turns.failed(&id("b"), now);
+        turns.dialled(&id("b"), now);
         assert_eq!(turns.next(&own, &nodes, now), Some(id("c")));
         while now < end {
             if turns.next(&own, &nodes[..1], now).is_some() {
                 dials += 1;
-                turns.failed(&id("b"), now);
+                turns.dialled(&id("b"), now);
             }
             now += LOOK;
         }
@@ -121,13 +125,32 @@ mod tests {
     }
 
     #[test]
-    fn a_node_with_a_session_begins_anew_when_it_is_lost() {
+    fn who_has_waited_longest_is_next() {
+        let (own, nodes, now) = (id("a"), [id("b"), id("c")], Instant::now());
+        let mut turns = Turns::default();
+        assert_eq!(turns.next(&own, &nodes, now), Some(id("b")));
+        // A dial may take longer than the pause after it.
+        turns.dialled(&id("b"), now);
+        assert_eq!(turns.next(&own, &nodes, now + 2 * RETRY.0), Some(id("c")));
+    }
+
+    #[test]
+    fn a_node_whose_session_lasts_begins_anew_and_one_that_ends_it_at_once_waits() {
         let (own, node, now) = (id("a"), [id("b")], Instant::now());
         let mut turns = Turns::default();
         turns.next(&own, &node, now);
-        turns.failed(&node[0], now);
-        assert_eq!(turns.next(&own, &node, now), None);
+        turns.dialled(&node[0], now);
+        turns.next(&own, &[], now);
+        assert_eq!(turns.next(&own, &node, now), None, "its session ended at once");
+        let now = now + RETRY.0;
+        assert_eq!(turns.next(&own, &node, now), Some(id("b")));
+        turns.dialled(&node[0], now);
+        assert_eq!(turns.next(&own, &node, now + RETRY.0), None, "the second pause is longer");
+
+        let now = now + 2 * RETRY.0 + RESTED;
         turns.next(&own, &[], now);
         assert_eq!(turns.next(&own, &node, now), Some(id("b")));
+        turns.dialled(&node[0], now);
+        assert_eq!(turns.next(&own, &node, now + RETRY.0), Some(id("b")), "as at first");
     }
 }

@@ -34,7 +34,7 @@ impl Sessions {
         };
         match ended {
             Some(Err(e)) => Err(e),
-            Some(Ok(())) | None => self.current(node).ok_or_else(|| SessionError {
+            Some(Ok(())) | None => self.latest(node).ok_or_else(|| SessionError {
                 reason: Reason::NoRoute,
                 detail: format!("the session with {node} ended as soon as it was made"),
             }),

@@ -400,8 +400,13 @@ impl Sessions {
     /// The session there is with a node, unless the node has restarted since.
     fn current(&self, node: &NodeId) -> Option<Session> {
         let epoch = self.table.borrow().epoch(node);
+        self.latest(node).filter(|session| !session.seems_stale(epoch))
+    }
+
+    /// The session there is with a node, as long as its connection is not closed.
+    fn latest(&self, node: &NodeId) -> Option<Session> {
         let place = self.lock().get(node)?.clone();
-        lock(&place.current).clone().filter(|session| session.is_open() && !session.seems_stale(epoch))
+        lock(&place.current).clone().filter(Session::is_open)
     }
 
     fn place(&self, node: &NodeId) -> Arc<Place> {

@@ -132,7 +132,7 @@ impl noq::AsyncUdpSocket for LabelSocket {
     }
 }
 
-type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+type Writable = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 struct Sender {
     udp: Arc<Socket>,
@@ -177,7 +177,7 @@ impl noq::UdpSender for Sender {
         let this = self.get_mut();
         loop {
             if let Some(writable) = &mut this.writable {
-                ready!(writable.as_mut().poll(cx))?;
+                ready!(writable.as_mut().poll(cx));
                 this.writable = None;
             }
             match this.try_send(transmit) {

@@ -38,7 +38,7 @@ impl noq::Runtime for TurnRuntime {
     }
 }
 
-type Writable = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+type Writable = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One of noq's tasks.
 struct Task {
@@ -69,17 +69,16 @@ impl Task {
     fn flush(&mut self) {
         let mut cx = Context::from_waker(&self.waker);
         loop {
-            if let Some(writable) = &mut self.writable {
-                match writable.as_mut().poll(&mut cx) {
-                    Poll::Pending => return,
-                    Poll::Ready(_) => self.writable = None,
-                }
-            }
             if self.outbox.flush().is_ok() {
+                self.writable = None;
                 return;
             }
             let Some(udp) = self.outbox.socket().cloned() else { return };
-            self.writable = Some(Box::pin(async move { udp.writable().await }));
+            let writable = self.writable.get_or_insert_with(|| Box::pin(async move { udp.writable().await }));
+            match writable.as_mut().poll(&mut cx) {
+                Poll::Pending => return,
+                Poll::Ready(()) => self.writable = None,
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ proptest! {
         let labels = Labels::default();
         let mut socket = label_socket(&labels);
         let sink = udp();
-        runtime.block_on(socket.udp.writable()).unwrap();
+        runtime.block_on(socket.udp.writable());
         let (a, mut probes_a) = end(&labels, label(1), neighbor());
         let (b, _probes_b) = end(&labels, label(2), neighbor());
         labels.install_relay(label(3), LINK, neighbor(), hop(sink.local_addr().unwrap(), label(30)));

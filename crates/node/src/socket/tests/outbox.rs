@@ -29,7 +29,7 @@ async fn bodies(socket: &Socket, count: usize) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn full_batches_of_a_turn_leave_with_it_and_as_one() {
     let (from, to) = (Arc::new(udp()), udp());
-    from.writable().await.unwrap();
+    from.writable().await;
     let mut outbox = Outbox::default();
     outbox.gather(|| {
         outbox::send(&from, &batch(&to, &[&[1; FULL * LEN]])).unwrap();
@@ -48,7 +48,7 @@ async fn full_batches_of_a_turn_leave_with_it_and_as_one() {
 #[tokio::test]
 async fn what_cannot_join_comes_after_what_waits() {
     let (from, to, other) = (Arc::new(udp()), udp(), udp());
-    from.writable().await.unwrap();
+    from.writable().await;
     let mut outbox = Outbox::default();
     outbox.gather(|| {
         outbox::send(&from, &batch(&to, &[&[1; FULL * LEN]])).unwrap();
@@ -74,7 +74,7 @@ async fn what_cannot_join_comes_after_what_waits() {
 #[tokio::test]
 async fn an_outbox_holds_what_one_send_can_have() {
     let (from, to) = (Arc::new(udp()), udp());
-    from.writable().await.unwrap();
+    from.writable().await;
     let mut outbox = Outbox::default();
     outbox.gather(|| {
         for _ in 0..20 {
@@ -98,7 +98,7 @@ async fn an_outbox_holds_what_one_send_can_have() {
 #[tokio::test]
 async fn outside_of_turns_everything_leaves_at_once() {
     let (from, to) = (Arc::new(udp()), udp());
-    from.writable().await.unwrap();
+    from.writable().await;
     outbox::send(&from, &batch(&to, &[&[1; FULL * LEN]])).unwrap();
     assert_eq!(bodies(&to, FULL).await, packets(1, &[LEN; FULL]));
 }
@@ -106,7 +106,7 @@ async fn outside_of_turns_everything_leaves_at_once() {
 #[tokio::test]
 async fn a_turn_that_panics_leaves_no_outbox_behind() {
     let (from, to) = (Arc::new(udp()), udp());
-    from.writable().await.unwrap();
+    from.writable().await;
     let turn = std::panic::AssertUnwindSafe(|| Outbox::default().gather(|| panic!("as planned")));
     std::panic::catch_unwind(turn).unwrap_err();
     outbox::send(&from, &batch(&to, &[&[1; FULL * LEN]])).unwrap();
@@ -130,7 +130,7 @@ async fn run(mut step: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'static
 #[tokio::test]
 async fn a_task_that_wakes_itself_goes_on_and_its_sends_arrive() {
     let (from, to) = (Arc::new(udp()), udp());
-    from.writable().await.unwrap();
+    from.writable().await;
     let address = to.local_addr().unwrap();
     let mut polls = 0u8;
     run(move |cx| {

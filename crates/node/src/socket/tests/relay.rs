@@ -10,7 +10,7 @@ fn dropped(labels: &Labels) -> Vec<(&'static str, u64)> {
 
 async fn relay(labels: &Labels) -> LabelSocket {
     let socket = label_socket(labels);
-    socket.udp.writable().await.unwrap();
+    socket.udp.writable().await;
     socket
 }
 
@@ -26,7 +26,7 @@ async fn packets_pass_with_another_label_and_are_otherwise_the_same() {
     let labels = Labels::default();
     let mut node = relay(&labels).await;
     let (a, b) = (udp(), udp());
-    a.writable().await.unwrap();
+    a.writable().await;
     let (from, to) = (a.local_addr().unwrap(), b.local_addr().unwrap());
     for (link, neighbor) in [(LINK, "a"), (LINK + 1, "b")] {
         labels.link_up(link, &neighbor.parse().unwrap());
@@ -68,7 +68,7 @@ async fn relaying_takes_turns_with_other_tasks() {
     let labels = Labels::default();
     let mut node = relay(&labels).await;
     let (a, b) = (udp(), udp());
-    a.writable().await.unwrap();
+    a.writable().await;
     labels.install_relay(label(1), LINK, a.local_addr().unwrap(), hop(b.local_addr().unwrap(), label(2)));
     let address = canonical(node.local_addr().unwrap());
     let count = MAX_ROUNDS as u64 + 2;
@@ -210,7 +210,7 @@ async fn what_cannot_be_sent_is_dropped_and_counted() {
     // Until the runtime has looked at it, a socket takes as little as one with a full buffer.
     assert_eq!(receive(&mut node, &[Buffer::of(&[of(20), of(20)])]), []);
     assert_eq!(dropped(&labels), [("buffer_full", 2)]);
-    node.udp.writable().await.unwrap();
+    node.udp.writable().await;
     // Longer than a UDP datagram over IPv4 can be.
     assert_eq!(receive(&mut node, &[Buffer::of(&[of(65_520)]), Buffer::of(&[of(20)])]), []);
     assert_eq!(dropped(&labels), [("buffer_full", 2), ("send_error", 1)]);
