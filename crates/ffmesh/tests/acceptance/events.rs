@@ -81,8 +81,9 @@ fn is_node(change: &Change, node: &str, wanted: bool) -> bool {
     matches!(change, Change::Node { node_id, reachable } if node_id.as_str() == node && *reachable == wanted)
 }
 
+/// Of the session with `b`: those with the relays, which are opened ahead, have to look for routes, too.
 fn is_failover(change: &Change) -> bool {
-    matches!(change, Change::Failover { .. })
+    matches!(change, Change::Failover { node_id, .. } if node_id.as_str() == "b")
 }
 
 fn is_log(change: &Change) -> bool {
@@ -133,7 +134,7 @@ fn a_failover_is_seen_as_it_happens_and_a_lost_stream_misses_nothing() {
     let failover = &events[place(events, is_failover).unwrap()].change;
     let (from, to) = (path(&["a", &relay, "b"]), path(&["a", other, "b"]));
     assert_eq!(*failover, Change::Failover { node_id: "b".parse().unwrap(), from, to });
-    assert_eq!(mesh.node("a").status().failovers, 1);
+    assert!(mesh.node("a").status().failovers >= 1);
     assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id), "{events:#?}");
     assert!(place(events, is_log).is_some(), "what the log says comes as well: {events:#?}");
 
@@ -156,7 +157,9 @@ fn a_failover_is_seen_as_it_happens_and_a_lost_stream_misses_nothing() {
     for relay in ["r1", "r2"] {
         mesh.node_mut(relay).kill();
     }
-    let stranded = |change: &Change| matches!(change, Change::Failover { to, .. } if to.is_empty());
+    let stranded = |change: &Change| {
+        is_failover(change) && matches!(change, Change::Failover { to, .. } if to.is_empty())
+    };
     again.until("no route is left", |events| place(events, stranded).is_some());
 }
 
