@@ -393,7 +393,7 @@ fn an_upstream_that_is_removed_is_left_without_losing_a_flow() {
     until("traffic has moved", Duration::from_secs(10), || {
         mesh.node("a").routes_to("b").first().is_some_and(|route| route.path[1].as_str() == other)
     });
-    until("the link is closed", Duration::from_secs(20), || !mesh.node("a").sees(&used));
+    // The link itself may stay: `a` has proxies to this relay, so a session with it, which a link serves best.
     load.wait_flowing();
     // And back.
     std::fs::write(mesh.node("a").config(), &whole).unwrap();

@@ -161,7 +161,7 @@ mod tests {
         }
         assert_eq!(
             (&values["mesh"]["hold"], &values["quic"]["stream_window"]),
-            (&json!("10m"), &json!("4MiB"))
+            (&json!("10m"), &json!("8MiB"))
         );
         assert_eq!((&values["log"]["level"], &values["quic"]["listen_port"]), (&json!("info"), &Value::Null));
     }

@@ -1,5 +1,6 @@
 //! Dialling a session: once, in a task of its own, whoever waits for it and however long.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use ffmesh_core::id::NodeId;
@@ -28,16 +29,30 @@ impl Sessions {
     /// Joins the dial to a node that is under way, or begins one, and returns the session that comes of it.
     pub(super) async fn dialled(&self, node: &NodeId) -> Result<Session, SessionError> {
         let mut outcome = self.begin_dial(node);
-        let ended = match outcome.wait_for(Option::is_some).await {
-            Ok(ended) => ended.clone(),
-            Err(_) => None, // the node is shutting down
-        };
-        match ended {
-            Some(Err(e)) => Err(e),
-            Some(Ok(())) | None => self.latest(node).ok_or_else(|| SessionError {
-                reason: Reason::NoRoute,
-                detail: format!("the session with {node} ended as soon as it was made"),
-            }),
+        let place = self.place(node);
+        loop {
+            let mut entered = pin!(place.entered.notified());
+            entered.as_mut().enable();
+            // A dial to a node that has restarted meanwhile takes long to fail, and the node may have dialled itself.
+            if self.table.borrow().has_route(node)
+                && let Some(session) = self.current(node)
+            {
+                return Ok(session);
+            }
+            let ended = tokio::select! {
+                () = entered => continue,
+                ended = outcome.wait_for(Option::is_some) => match ended {
+                    Ok(ended) => ended.clone(),
+                    Err(_) => None, // the node is shutting down
+                },
+            };
+            return match ended {
+                Some(Err(e)) => Err(e),
+                Some(Ok(())) | None => self.latest(node).ok_or_else(|| SessionError {
+                    reason: Reason::NoRoute,
+                    detail: format!("the session with {node} ended as soon as it was made"),
+                }),
+            };
         }
     }
 

@@ -30,7 +30,7 @@ use ffmesh_core::id::NodeId;
 use ffmesh_core::reason::Reason;
 use ffmesh_core::steer::{Path, RouteReport, RouteState};
 use noq::{Connection, ConnectionError, Incoming, VarInt};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 pub use ahead::MAX_AHEAD;
@@ -250,6 +250,8 @@ struct Place {
     opens: Arc<Mutex<Bucket>>,
     /// The dial under way, which all who wait for the session share.
     dial: Mutex<Option<dial::Outcome>>,
+    /// Told when a session has become the current one.
+    entered: Notify,
 }
 
 impl Default for Place {
@@ -259,6 +261,7 @@ impl Default for Place {
             open: Mutex::default(),
             opens: Arc::new(Mutex::new(Bucket::new(MAX_OPENS_PER_SECOND))),
             dial: Mutex::default(),
+            entered: Notify::new(),
         }
     }
 }
@@ -440,6 +443,7 @@ impl Sessions {
         };
         tracing::info!(peer = %session.peer().id, dialled = session.dialled(), "session open");
         if is_current {
+            place.entered.notify_waiters();
             let node_id = session.peer().id.clone();
             self.context.changes.publish(Change::Session { node_id, open: true });
         }
