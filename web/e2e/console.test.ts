@@ -98,7 +98,7 @@ describe("a link with a code", () => {
     await go(page, "peers");
     await page.evaluate((code) => (window.location.hash = `#code=${code}`), CODE);
     await expect.poll(logins).toBe(2);
-    expect(page.url()).not.toContain(CODE);
+    await expect.poll(() => page.url()).not.toContain(CODE);
     await page.getByRole("heading", { name: "Peers" }).waitFor();
     await page.getByRole("button", { name: "Sign out" }).click();
     await page.getByLabel("Admin token").waitFor();
@@ -376,7 +376,8 @@ describe("a failover", () => {
     await row.waitFor();
     expect(await row.innerText()).toContain("client → relay-1 → server");
     await page.getByRole("button", { name: "Table" }).click();
-    expect(await page.getByRole("cell", { name: "Just lost" }).count()).toBe(2);
+    // As soon as the graph is that of after it.
+    await expect.poll(() => page.getByRole("cell", { name: "Just lost" }).count()).toBe(2);
     expect(await page.getByRole("cell", { name: "Just taken" }).count()).toBe(2);
     await expect
       .poll(() => page.locator("[aria-live=polite]").allInnerTexts(), { timeout: 8000 })
