@@ -43,6 +43,16 @@ impl RandomBytes {
         }
     }
 
+    /// Takes the next bytes for a throw of dice: true for so many of a hundred. Of a chance of zero none are taken.
+    pub fn chance(&mut self, percent: f64) -> bool {
+        if percent <= 0.0 {
+            return false;
+        }
+        let mut word = [0; 4];
+        self.fill(&mut word);
+        f64::from(u32::from_le_bytes(word)) / f64::from(u32::MAX) * 100.0 < percent
+    }
+
     /// Takes as many bytes as were received and compares.
     ///
     /// # Panics

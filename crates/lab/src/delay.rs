@@ -151,7 +151,7 @@ impl Direction {
             let kept: Vec<_> = batch
                 .contents
                 .chunks(batch.segment)
-                .filter(|_| !self.is_lost(line))
+                .filter(|_| !self.random.chance(line.loss_percent))
                 .map(<[u8]>::to_vec)
                 .collect();
             batch.contents = kept.concat();
@@ -176,12 +176,6 @@ impl Direction {
             let contents = contents.to_vec();
             self.batches.push_back(Batch { due: self.free + line.delay, contents, ..batch });
         }
-    }
-
-    fn is_lost(&mut self, line: &Line) -> bool {
-        let mut word = [0; 4];
-        self.random.fill(&mut word);
-        f64::from(u32::from_le_bytes(word)) / f64::from(u32::MAX) * 100.0 < line.loss_percent
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::usage::{CpuSeconds, memory_of};
+
 /// How often a process is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(5);
-/// Ticks a second in `/proc/PID/stat`: Linux's USER_HZ, the same on all machines that Debian runs on.
-const TICKS: f64 = 100.0;
 /// Lines of a log that a failed test prints.
 const LOG_TAIL: usize = 200;
 
@@ -126,9 +126,7 @@ impl Process {
     /// # Panics
     /// When it has ended.
     pub fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it is running");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+        memory_of(self.pid()).expect("it is running")
     }
 
     /// Seconds that it has had a core, in user space and in the kernel (`utime` and `stime`).
@@ -136,10 +134,7 @@ impl Process {
     /// # Panics
     /// When it has ended.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it is running");
-        // The name may have spaces; behind it come the fields from the third on, and these are the 14th and 15th.
-        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).expect("its name");
-        fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS
+        CpuSeconds::of(self.pid()).expect("it is running").own
     }
 
     /// Whether a socket of its namespace is bound to this UDP port.

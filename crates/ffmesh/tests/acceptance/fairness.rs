@@ -6,8 +6,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use ffmesh_lab::{DelayLine, Lab, Line, Net, Node, Process, report, require_programs};
-use serde_json::{Value, json};
+use ffmesh_lab::{DelayLine, Lab, Line, Net, Node, Transfer, report, require_programs};
+use serde_json::json;
 
 use crate::FFMESH;
 
@@ -17,7 +17,7 @@ const RTT: Duration = Duration::from_millis(40);
 /// What fits onto the line in that time, in bytes.
 const PRODUCT: usize = 500_000;
 /// How long all three run.
-const SECONDS: &str = "20";
+const SECONDS: u32 = 20;
 /// Least Mbit/s of each: a fifth of the line.
 const LEAST: f64 = 20.0;
 /// Addresses of the namespaces, and those that are reached over the line.
@@ -41,7 +41,10 @@ fn two_sessions_and_a_tcp_connection_get_a_fifth_each() {
         lab.wire(&nets[0], &[&format!("{}/24", OUTER[0])], &nets[1], &[&format!("{}/24", OUTER[1])]);
         let _lines = [0, 1].map(|end| long_line(&nets, end, products * PRODUCT));
         let _nodes = [1, 2].map(|number| session(&lab, &nets, number));
-        let mut receivers = RECEIVERS.map(|port| receiver(&lab, &nets[1], port));
+        let mut receivers = RECEIVERS.map(|port| {
+            let log = lab.dir().join(format!("iperf3-{port}.log"));
+            Transfer::serve(&nets[1], &format!("0.0.0.0:{port}"), &log, &[])
+        });
         sleep(Duration::from_millis(500));
         let mbit = std::thread::scope(|scope| {
             let senders = RECEIVERS.map(|port| {
@@ -70,22 +73,9 @@ fn long_line(nets: &[Net; 2], end: usize, queue: usize) -> DelayLine {
     let (near, there) = (&nets[end], OUTER[1 - end]);
     let (port, line_port) = (VXLAN_PORT.to_string(), LINE_PORT.to_string());
     let all = "00:00:00:00:00:00";
+    let vxlan = format!("ip link add long type vxlan id 1 dstport {port} nolearning local {}", OUTER[end]);
     for command in [
-        &[
-            "ip",
-            "link",
-            "add",
-            "long",
-            "type",
-            "vxlan",
-            "id",
-            "1",
-            "dstport",
-            &port,
-            "nolearning",
-            "local",
-            OUTER[end],
-        ][..],
+        &vxlan.split(' ').collect::<Vec<_>>()[..],
         // Nothing below the line fills in checksums or cuts large packets.
         &["ethtool", "-K", "long", "tx", "off", "tso", "off", "gso", "off", "gro", "off"],
         &["ip", "address", "add", &format!("{}/24", INNER[end]), "dev", "long"],
@@ -123,20 +113,9 @@ fn session(lab: &Lab, nets: &[Net; 2], number: u16) -> [Node; 2] {
     [client, server]
 }
 
-fn receiver(lab: &Lab, net: &Net, port: u16) -> Process {
-    let mut command = net.command("iperf3");
-    command.args(["--server", "--port", &port.to_string()]);
-    Process::start("iperf3", command, &lab.dir().join(format!("iperf3-{port}.log")))
-}
-
 /// Mbit/s that arrive: over a proxy where it is this host's, else over TCP as most have it.
 fn send(net: &Net, host: &str, port: u16) -> f64 {
     let (port, controller) =
         if host == INNER[1] { (port, &["--congestion", "cubic"][..]) } else { (port + 10_000, &[][..]) };
-    let options = ["--client", host, "--port", &port.to_string(), "--time", SECONDS, "--json"];
-    let outcome = net.run("iperf3", &[&options[..], controller].concat());
-    assert!(outcome.is_success(), "iperf3 to {host}: {}", outcome.said());
-    let answer: Value = serde_json::from_str(&outcome.stdout).expect("iperf3 prints JSON");
-    answer.pointer("/end/sum_received/bits_per_second").and_then(Value::as_f64).expect("a figure of iperf3")
-        / 1e6
+    Transfer::run(net, &format!("{host}:{port}"), SECONDS, controller).unwrap().mbit
 }

@@ -17,7 +17,7 @@ use crate::mesh;
 /// Pairs of transfers, one of each unobserved.
 const PAIRS: usize = 3;
 /// Seconds of each transfer.
-const SECONDS: &str = "3";
+const SECONDS: u32 = 3;
 /// What must be left at least, in the better of two tries.
 const LEAST_SHARE: f64 = 0.85;
 /// What a console asks for while it is open; it looks at flows each second only on their page.

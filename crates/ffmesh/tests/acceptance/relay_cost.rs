@@ -2,16 +2,16 @@
 //!
 //! The bounds here hold on any machine and with a program that is not optimised; the figures are in docs/performance.md.
 
-use ffmesh_lab::{Mesh, Plan, report, require_programs};
+use ffmesh_lab::{Mesh, Plan, Transfer, report, require_programs};
 use serde_json::json;
 
-use crate::iperf::{Transfer, median, serve, transfer};
+use crate::iperf::{median, serve, transfer};
 use crate::mesh;
 
 /// Each way is measured so many times, by turns.
 const ROUNDS: usize = 3;
 /// Seconds of each transfer.
-const SECONDS: &str = "4";
+const SECONDS: u32 = 4;
 /// Least share of the direct path's throughput.
 const LEAST_SHARE: f64 = 0.4;
 /// Most seconds of CPU that the relay's process may take for each GB carried.

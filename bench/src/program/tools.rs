@@ -1,4 +1,4 @@
-//! Loads that others make: iperf3(1) and wrk(1).
+//! The load that wrk(1) makes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,43 +7,6 @@ use ffmesh_lab::{Net, run};
 
 /// Beyond the time of the load itself.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A transfer by iperf3: its rate, and the bytes that arrived.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Transfer {
-    pub(crate) mbit: f64,
-    pub(crate) bytes: f64,
-}
-
-pub(crate) fn iperf(
-    net: &Net,
-    to: SocketAddr,
-    streams: u32,
-    down: bool,
-    seconds: u32,
-) -> Result<Transfer, String> {
-    let (port, streams, time) = (to.port().to_string(), streams.to_string(), seconds.to_string());
-    let host = to.ip().to_string();
-    let mut command = net.command("iperf3");
-    command.args(["-c", &host, "-p", &port, "-P", &streams, "-t", &time, "--json"]);
-    // With an answer that never comes it would wait for ever.
-    command.args(["--connect-timeout", "5000"]);
-    if down {
-        command.arg("--reverse");
-    }
-    let outcome = run(command, PATIENCE + Duration::from_secs(seconds.into()));
-    let answer: serde_json::Value = serde_json::from_str(&outcome.stdout)
-        .map_err(|e| format!("iperf3 said {:?}: {e}", outcome.said()))?;
-    if let Some(error) = answer.get("error").and_then(|error| error.as_str()) {
-        return Err(format!("iperf3: {error}"));
-    }
-    let received =
-        |key: &str| answer.pointer(&format!("/end/sum_received/{key}")).and_then(serde_json::Value::as_f64);
-    match (received("bits_per_second"), received("bytes")) {
-        (Some(bits), Some(bytes)) if bytes > 0.0 => Ok(Transfer { mbit: bits / 1e6, bytes }),
-        _ => Err("iperf3 received nothing".to_owned()),
-    }
-}
 
 /// Requests a second and p99 in ms, over connections that stay open.
 pub(crate) fn wrk(

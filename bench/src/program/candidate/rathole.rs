@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Start;
 use super::keys::PASSWORD;
-use crate::site::{LOCAL, Place, SERVICES};
+use crate::program::site::{LOCAL, Place, SERVICES};
 
 const PORT: u16 = 2333;
 

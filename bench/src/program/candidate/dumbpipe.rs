@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Start;
-use crate::site::{LOCAL, Place, SERVICES};
+use crate::program::site::{LOCAL, Place, SERVICES};
 
 /// From a service's port to the UDP port of its ends.
 const UDP: u16 = 20_000;

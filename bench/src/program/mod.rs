@@ -1,14 +1,31 @@
 //! From the command line to what does it.
 
+mod args;
+mod candidate;
+mod client;
+mod compare;
+mod echo;
+mod instructions;
+mod line;
+mod load;
+mod machine;
+mod results;
+mod row;
+mod run;
+mod scale;
+mod site;
+mod table;
+mod tools;
+mod usage;
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Arguments, Command, CompareArgs};
-use crate::compare::{self, Verdict};
-use crate::results::Results;
-use crate::row::ROWS;
-use crate::{echo, instructions, run, scale, table};
+use args::{Arguments, Command, CompareArgs};
+use compare::Verdict;
+use results::Results;
+use row::ROWS;
 
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {

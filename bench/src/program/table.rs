@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::results::Results;
-use crate::row::ROWS;
+use crate::program::results::Results;
+use crate::program::row::ROWS;
 
 /// A column for each candidate; behind the others' figures stands what the first one's is of them.
 pub(crate) fn markdown(results: &Results) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     for row in ROWS {
         let medians: Vec<_> = names
             .iter()
-            .map(|name| results.figure(row.key, name).and_then(crate::results::Figure::median))
+            .map(|name| results.figure(row.key, name).and_then(crate::program::results::Figure::median))
             .collect();
         let tried = names.iter().any(|name| results.figure(row.key, name).is_some());
         if !tried {
@@ -50,7 +50,7 @@ pub(crate) fn markdown(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Sample;
+    use crate::program::results::Sample;
 
     #[test]
     fn a_row_has_medians_marks_and_ratios() {

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use ffmesh_lab::Lab;
 
-use crate::args::RunArgs;
-use crate::candidate::{self, Candidate, Keys, Programs, Start};
-use crate::client;
-use crate::load::{Load, On, STEPS, Step};
-use crate::machine::Machine;
-use crate::results::{Results, Sample};
-use crate::row::is_chosen;
-use crate::site::{Kind, Site, congestion};
-use crate::table;
-use crate::usage::Strangers;
+use crate::program::args::RunArgs;
+use crate::program::candidate::{self, Candidate, Keys, Programs, Start};
+use crate::program::client;
+use crate::program::load::{Load, On, STEPS, Step};
+use crate::program::machine::Machine;
+use crate::program::results::{Results, Sample};
+use crate::program::row::is_chosen;
+use crate::program::site::{Kind, Site, congestion};
+use crate::program::table;
+use crate::program::usage::Strangers;
 
 /// Cores that others may use while a figure counts.
 const STRANGERS: f64 = 0.3;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
+use crate::program::machine::Machine;
 
 /// The file that a run writes and `compare` reads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

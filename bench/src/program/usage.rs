@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::fs::read_to_string;
 use std::time::Instant;
 
-/// Ticks a second in `/proc`: Linux's USER_HZ.
-const TICKS: f64 = 100.0;
+use ffmesh_lab::{CpuSeconds, TICKS, memory_of};
 
 /// These processes and all that descend from them.
 fn with_children(pids: &[u32]) -> HashSet<u32> {
@@ -25,23 +24,14 @@ fn with_children(pids: &[u32]) -> HashSet<u32> {
 
 /// Seconds of CPU of these processes, their children, and the children that they have waited for.
 pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
-    let of = |pid: u32| {
-        let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        // utime, stime, cutime and cstime, the 14th to 17th field; the name before them may have spaces.
-        fields.split_whitespace().skip(11).take(4).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
-    };
-    with_children(pids).into_iter().map(of).sum::<f64>() / TICKS
+    let of_all = with_children(pids).into_iter().filter_map(CpuSeconds::of);
+    of_all.map(|seconds| seconds.own + seconds.waited_for).sum()
 }
 
 /// Bytes of memory that these processes and their children hold.
+#[expect(clippy::cast_precision_loss, reason = "memory of a machine is far below 2^52 bytes")]
 pub(crate) fn memory(pids: &[u32]) -> f64 {
-    let of = |pid: u32| {
-        let status = read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.parse::<f64>().ok()).unwrap_or_default()
-    };
-    with_children(pids).into_iter().map(of).sum::<f64>() * 1024.0
+    with_children(pids).into_iter().filter_map(memory_of).sum::<u64>() as f64
 }
 
 /// A shorter time than this says nothing: the system counts in hundredths of a second.

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::candidate::Running;
-use crate::client;
-use crate::site::{Kind, Place, Site};
-use crate::tools;
-use crate::usage::{cpu_seconds, memory};
+use ffmesh_lab::Transfer;
+
+use crate::program::candidate::Running;
+use crate::program::client;
+use crate::program::site::{IPERF, Kind, Place, Site, iperf_server};
+use crate::program::tools;
+use crate::program::usage::{cpu_seconds, memory};
 
 /// Connections one after the other.
 const CONNECTS: usize = 2000;
@@ -114,11 +116,13 @@ fn idle_memory(on: &On<'_>) -> Result<Vec<Option<f64>>, String> {
 }
 
 fn transfer(on: &On<'_>, streams: u32, down: bool) -> Result<Vec<Option<f64>>, String> {
-    let _server = on.site.iperf_server(&on.dir)?;
+    let _server = iperf_server(&on.site.server, IPERF, &on.dir)?;
     let seconds = if on.site.kind == Kind::Lossy { on.seconds.max(FAR_SECONDS) } else { on.seconds };
     let (all, relays) = (on.running.pids(), on.running.pids_at(Place::Relay));
     let before = (cpu_seconds(&all), cpu_seconds(&relays));
-    let transfer = tools::iperf(&on.site.client, on.running.iperf, streams, down, seconds)?;
+    let streams = ["--parallel", &streams.to_string()];
+    let options = [&streams[..], if down { &["--reverse"] } else { &[] }].concat();
+    let transfer = Transfer::run(&on.site.client, &on.running.iperf.to_string(), seconds, &options)?;
     let per_gb = |pids: &[u32], before: f64| {
         (!pids.is_empty()).then(|| (cpu_seconds(pids) - before) / (transfer.bytes / 1e9))
     };
@@ -128,7 +132,7 @@ fn transfer(on: &On<'_>, streams: u32, down: bool) -> Result<Vec<Option<f64>>, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::ROWS;
+    use crate::program::row::ROWS;
 
     #[test]
     fn each_row_is_filled_by_one_step() {

@@ -11,7 +11,7 @@ use ffmesh_bench::operations::{OPERATIONS, Operation};
 use ffmesh_lab::run as run_command;
 use serde::{Deserialize, Serialize};
 
-use crate::args::InstructionsArgs;
+use crate::program::args::InstructionsArgs;
 
 /// How many more than written down are a regression: hash seeds, and variants of the C library's copying for
 /// different processors, make up to one percent.

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use ffmesh_lab::{Lab, Net, Process, run};
+use ffmesh_lab::{Lab, Net, Process, Transfer, run};
 
-use crate::line::{Distance, LongLine};
+use crate::program::line::{Distance, LongLine};
 
 /// Ports of the services in the server's namespace; tunnels listen on the client's loopback at 10,000 more.
 pub(crate) const IPERF: u16 = 5201;
@@ -133,15 +133,6 @@ impl Site {
             Place::Server => &self.server,
         }
     }
-
-    /// A server for one test of iperf3.
-    pub(crate) fn iperf_server(&self, dir: &Path) -> Result<Process, String> {
-        let mut command = self.server.command("iperf3");
-        command.args(["--server", "--one-off", "--port", &IPERF.to_string()]);
-        let process = Process::start("iperf3", command, &dir.join("iperf3.log"));
-        wait_listening(&self.server, IPERF)?;
-        Ok(process)
-    }
 }
 
 /// Where a service's tunnel listens in the client's namespace.
@@ -216,6 +207,14 @@ pub(crate) fn echo(net: &Net, log: &Path, address: SocketAddr) -> Result<Process
     let mut command = net.command(&program.to_string_lossy());
     command.args(["echo", &address.to_string()]);
     Ok(Process::start("echo", command, log))
+}
+
+/// A server for one test of iperf3.
+pub(crate) fn iperf_server(net: &Net, port: u16, dir: &Path) -> Result<Process, String> {
+    let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).to_string();
+    let process = Transfer::serve(net, &at, &dir.join("iperf3.log"), &["--one-off"]);
+    wait_listening(net, port)?;
+    Ok(process)
 }
 
 /// Waits until something listens on a TCP port, without connecting there.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ffmesh_lab::{Lab, Process, until_some};
 
-use crate::site::{ECHO, HTTP, IPERF, Kind, Place, Site, local, version_of, wait_listening};
+use crate::program::site::{ECHO, HTTP, IPERF, Kind, Place, Site, local, version_of, wait_listening};
 pub(crate) use keys::Keys;
 
 /// How long what a candidate logs may take: dumbpipe looks for its relays for 5 s.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Start;
-use crate::site::{LOCAL, Place, SERVICES};
+use crate::program::site::{LOCAL, Place, SERVICES};
 
 const PORT: u16 = 4443;
 const PASSWORD: &str = "bench";

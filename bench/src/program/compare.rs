@@ -7,8 +7,8 @@
 
 use std::fmt::Write as _;
 
-use crate::results::{Figure, Results};
-use crate::row::{Better, ROWS, Row};
+use crate::program::results::{Figure, Results};
+use crate::program::row::{Better, ROWS, Row};
 
 /// No change below this counts: placement of code and memory alone makes as much.
 const FLOOR: f64 = 0.03;
@@ -86,7 +86,7 @@ fn change(row: &'static Row, old: Option<&Figure>, new: Option<&Figure>) -> Chan
 
 /// The standard error of the median by the median; none of fewer than two.
 fn relative_error(values: &[f64]) -> Option<f64> {
-    let middle = crate::results::median(values.to_vec()).filter(|middle| *middle > 0.0)?;
+    let middle = crate::program::results::median(values.to_vec()).filter(|middle| *middle > 0.0)?;
     let d2 = D2[values.len().checked_sub(2)?.min(D2.len() - 1)];
     let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
     let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
@@ -116,7 +116,7 @@ pub(crate) fn table(changes: &[Change]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Sample;
+    use crate::program::results::Sample;
 
     fn results(rows: &[(&str, &[f64])]) -> Results {
         let mut results = Results::default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ffmesh_lab::{Node, until};
 
 use super::Start;
-use crate::site::{LOCAL, Place, SERVICES};
+use crate::program::site::{LOCAL, Place, SERVICES};
 
 /// Where nodes that are dialled listen.
 const PORT: u16 = 3334;

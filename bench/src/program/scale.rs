@@ -5,14 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ffmesh_lab::{Lab, Mesh, Net, Plan, Process, in_parallel, until};
+use ffmesh_lab::{Lab, Mesh, Net, Plan, Process, Transfer, in_parallel, until};
 
-use crate::args::ScaleArgs;
-use crate::client;
-use crate::run::beside_this_program;
-use crate::site::{echo, wait_listening};
-use crate::tools;
-use crate::usage::{cpu_seconds, memory};
+use crate::program::args::ScaleArgs;
+use crate::program::client;
+use crate::program::run::beside_this_program;
+use crate::program::site::{echo, iperf_server, wait_listening};
+use crate::program::usage::{cpu_seconds, memory};
 
 /// What the tables go through.
 const RELAYS: std::ops::RangeInclusive<usize> = 0..=5;
@@ -108,17 +107,9 @@ fn relays(program: &Path, seconds: u32) -> Result<(), String> {
         let before = (cpu_seconds(&pids), cpu_seconds(relays));
         let mut transfers = Vec::new();
         for down in [false, true] {
-            let mut server = mesh.net("b").command("iperf3");
-            server.args(["--server", "--one-off", "--port", &SPARE.1.to_string()]);
-            let _server = Process::start("iperf3", server, &mesh.lab.dir().join("iperf3.log"));
-            wait_listening(mesh.net("b"), SPARE.1)?;
-            transfers.push(tools::iperf(
-                mesh.net("a"),
-                address(&mesh.proxy("b", SPARE.0))?,
-                1,
-                down,
-                seconds,
-            )?);
+            let _server = iperf_server(mesh.net("b"), SPARE.1, mesh.lab.dir())?;
+            let options: &[&str] = if down { &["--reverse"] } else { &[] };
+            transfers.push(Transfer::run(mesh.net("a"), &mesh.proxy("b", SPARE.0), seconds, options)?);
         }
         let gb = transfers.iter().map(|transfer| transfer.bytes).sum::<f64>() / 1e9;
         let each =

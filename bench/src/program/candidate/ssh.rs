@@ -8,7 +8,7 @@ use std::time::Duration;
 use ffmesh_lab::run;
 
 use super::Start;
-use crate::site::{LOCAL, Place, SERVICES};
+use crate::program::site::{LOCAL, Place, SERVICES};
 
 const PORT: u16 = 2222;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::Start;
-use crate::site::{LOCAL, Place, SERVICES};
+use crate::program::site::{LOCAL, Place, SERVICES};
 
 /// From a service's port to where its tunnel comes out.
 const TUNNEL: u16 = 20_000;

@@ -102,7 +102,9 @@ impl Way {
                 let Ok((len, source)) = recvfrom::<LinkAddr>(self.from.as_raw_fd(), &mut buffer) else {
                     break;
                 };
-                if source.is_some_and(|source| source.pkttype() == OUTGOING) || self.is_lost() {
+                if source.is_some_and(|source| source.pkttype() == OUTGOING)
+                    || self.random.chance(self.distance.loss_percent)
+                {
                     continue;
                 }
                 frames.push_back((Instant::now() + self.distance.delay, buffer[..len].to_vec()));
@@ -118,14 +120,5 @@ impl Way {
             let Ok(wait) = Timespec::try_from(wait) else { return };
             let _ = poll(&mut [PollFd::new(&self.from.as_fd(), PollFlags::IN)], Some(&wait));
         }
-    }
-
-    fn is_lost(&mut self) -> bool {
-        if self.distance.loss_percent <= 0.0 {
-            return false;
-        }
-        let mut word = [0; 4];
-        self.random.fill(&mut word);
-        f64::from(u32::from_le_bytes(word)) / f64::from(u32::MAX) * 100.0 < self.distance.loss_percent
     }
 }
