@@ -274,9 +274,13 @@ fn yaml(plan: &Plan, loopback: &str, id: &str) -> String {
         let (listener, address, cost) = (&edge.listener, edge.address(), edge.cost);
         let _ = writeln!(yaml, "    - {{ node_id: \"{listener}\", address: \"{address}\", cost: {cost} }}");
     }
-    yaml += "proxies:\n";
     let local = loopback.trim_matches(['[', ']']);
-    for (index, other) in plan.nodes.iter().enumerate().filter(|(_, other)| other.id != id) {
+    let others = plan.nodes.iter().enumerate().filter(|(_, other)| other.id != id && other.proxied);
+    let others: Vec<_> = others.filter(|_| node.proxied).collect();
+    if !others.is_empty() {
+        yaml += "proxies:\n";
+    }
+    for (index, other) in others {
         for (service, port) in SERVICES {
             let (to, local_port) = (&other.id, proxy_port(index, port));
             let _ = writeln!(

@@ -31,6 +31,8 @@ pub(crate) struct Planned {
     pub(crate) id: String,
     pub(crate) listens: bool,
     pub(crate) relay: bool,
+    /// Whether it has proxies, and others have some to it
+    pub(crate) proxied: bool,
     pub(crate) quic: String,
     pub(crate) more: String,
 }
@@ -58,6 +60,7 @@ impl Plan {
             id: (*id).to_owned(),
             listens: true,
             relay: true,
+            proxied: true,
             quic: String::new(),
             more: String::new(),
         };
@@ -110,6 +113,13 @@ impl Plan {
     #[must_use]
     pub fn hidden(mut self, id: &str) -> Self {
         self.node(id).listens = false;
+        self
+    }
+
+    /// This node has no proxies, and nobody has any to it: no flows, and no sessions ahead of them.
+    #[must_use]
+    pub fn relay_only(mut self, id: &str) -> Self {
+        self.node(id).proxied = false;
         self
     }
 
