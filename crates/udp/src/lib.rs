@@ -59,6 +59,11 @@ impl<'a> Batch<'a> {
         self.contents.iter().flat_map(move |slice| slice.chunks(segment))
     }
 
+    /// Bytes of all of them, with what stands before each.
+    pub fn bytes(&self) -> usize {
+        self.contents.iter().map(|slice| slice.len()).sum::<usize>() + self.count() * self.header.len()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.contents.iter().map(|slice| slice.len().div_ceil(self.segment)).sum()

@@ -13,6 +13,11 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Batch, MAX_SEGMENTS};
 
+/// How long a full socket is left alone where it cannot be waited for.
+const WRITABLE_WAIT: Duration = Duration::from_millis(1);
+/// Room for the control messages: segment size, ECN bits, source address.
+const CONTROL_LEN: usize = 128;
+
 /// The socket, registered for reading alone: for a UDP socket that is registered for writing, too, the kernel tells that it
 /// is writable whenever a packet has left it, which would wake the node once more for each that it sends.
 #[derive(Debug)]
@@ -64,11 +69,6 @@ fn register(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSock
     // SAFETY: the AsyncFd owns the socket, which is never taken out of it: its descriptor is open for as long.
     unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(io::Error::from)
 }
-
-/// How long a full socket is left alone where it cannot be waited for.
-const WRITABLE_WAIT: Duration = Duration::from_millis(1);
-/// Room for the control messages: segment size, ECN bits, source address.
-const CONTROL_LEN: usize = 128;
 
 #[repr(align(8))]
 struct Control([u8; CONTROL_LEN]);

@@ -18,7 +18,7 @@ use noq::{PathId, ReadError, RecvStream, SendStream, StoppedError, VarInt, Write
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
-use super::table::Flow;
+use super::entry::Flow;
 use super::{HeadError, read_head};
 use crate::clock;
 use crate::local::Stream;

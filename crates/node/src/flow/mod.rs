@@ -7,6 +7,7 @@
 
 mod account;
 mod carry;
+mod entry;
 mod open;
 mod release;
 mod serve;
@@ -14,10 +15,11 @@ mod speedtest;
 mod table;
 
 pub use account::ProxyTotals;
+pub use entry::{Dialled, Flow, FlowStart};
 pub use open::{OpenContext, Opened, new_id, open, ping, request};
 pub use serve::{ServeContext, serve};
 pub use speedtest::{Arrived, MAX_DURATION, Measured, Speedtests, measure};
-pub use table::{Dialled, Flow, FlowLimits, FlowStart, Flows};
+pub use table::{FlowLimits, Flows};
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::carry::{Carrier, End, Head, Side, write_end};
-use super::table::{Flow, FlowStart, Flows};
+use super::entry::{Flow, FlowStart};
+use super::table::Flows;
 use super::{MAX_REQUEST, read_head, write_head};
 use crate::local::Stream;
 use crate::session::{Session, SessionError, Sessions};

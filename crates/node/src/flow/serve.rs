@@ -13,8 +13,9 @@ use noq::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use super::carry::{Carrier, Head, Side};
+use super::entry::{Dialled, Flow, FlowStart};
 use super::speedtest::{self, Speedtests};
-use super::table::{Dialled, Flow, FlowStart, Flows};
+use super::table::Flows;
 use super::{HEAD_TIMEOUT, MAX_REQUEST, read_head, write_head};
 use crate::egress::{Egress, Refusal};
 use crate::identity::Issuer;

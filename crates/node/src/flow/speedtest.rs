@@ -19,9 +19,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::carry::{End, read_end, write_end};
+use super::entry::{Flow, FlowStart};
 use super::open::{OpenContext, first_choice, new_id, ping, stream};
 use super::serve::{ANSWER_TIMEOUT, ServeContext, malformed, refuse};
-use super::table::{Flow, FlowStart, Flows};
+use super::table::{DRAINED, Flows};
 use super::{HEAD_TIMEOUT, HeadError, read_head, write_head};
 use crate::session::Session;
 
@@ -37,8 +38,6 @@ const STALL: Duration = Duration::from_secs(5);
 const MAX_TESTS: usize = 4;
 /// Bytes of one write or read.
 const CHUNK: usize = 64 << 10;
-/// Why a test is cut off.
-const DRAINED: &str = "this node is shutting down";
 /// What is sent. Its content does not matter: it travels encrypted and is not compressed.
 static PAYLOAD: [u8; CHUNK] = [0; CHUNK];
 /// Echoes before the load.

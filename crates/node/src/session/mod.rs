@@ -201,14 +201,13 @@ impl Session {
 
     /// Whether the node has started anew since, as its epoch now is `epoch`.
     fn is_stale(&self, epoch: Option<u64>) -> bool {
-        matches!((self.0.epoch.get(), epoch), (Some(then), Some(now)) if *then < now)
+        started_anew(self.0.epoch.get().copied(), epoch)
     }
 
     /// Whether the node seems to have started anew since: a node that was killed before it told its epoch never will. A
     /// session that was opened faster than the record of its node came seems so as well, until its first probe.
     fn seems_stale(&self, epoch: Option<u64>) -> bool {
-        let then = self.0.epoch.get().copied().or(self.0.recorded);
-        matches!((then, epoch), (Some(then), Some(now)) if then < now)
+        started_anew(self.0.epoch.get().copied().or(self.0.recorded), epoch)
     }
 
     fn is_idle(&self) -> bool {
@@ -475,6 +474,10 @@ impl Sessions {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn started_anew(then: Option<u64>, now: Option<u64>) -> bool {
+    matches!((then, now), (Some(then), Some(now)) if then < now)
 }
 
 /// Why a session's connection ended, for the log.

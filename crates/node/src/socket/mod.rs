@@ -132,7 +132,13 @@ impl noq::AsyncUdpSocket for LabelSocket {
     }
 }
 
+/// A full socket that is waited for.
 type Writable = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+fn writable(udp: &Arc<Socket>) -> Writable {
+    let udp = udp.clone();
+    Box::pin(async move { udp.writable().await })
+}
 
 struct Sender {
     udp: Arc<Socket>,
@@ -182,8 +188,7 @@ impl noq::UdpSender for Sender {
             }
             match this.try_send(transmit) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    let udp = this.udp.clone();
-                    this.writable = Some(Box::pin(async move { udp.writable().await }));
+                    this.writable = Some(writable(&this.udp));
                 }
                 Err(error) => {
                     // A lost packet, not a broken connection: an interface may be down for a moment.

@@ -101,8 +101,7 @@ impl Outbox {
         let Some(head) = &self.head else { return false };
         let (segment, count) = (batch.header.len() + batch.segment, batch.count());
         let is_alike = segment == head.segment || count == 1 && segment < head.segment;
-        let bytes = self.bytes.len()
-            + batch.datagrams().map(|packet| batch.header.len() + packet.len()).sum::<usize>();
+        let bytes = self.bytes.len() + batch.bytes();
         Arc::ptr_eq(udp, &head.udp)
             && (batch.to, batch.from, batch.ecn) == (head.to, head.from, head.ecn)
             && self.is_whole

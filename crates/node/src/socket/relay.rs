@@ -22,6 +22,13 @@ pub enum DropReason {
     SendError,
 }
 
+impl DropReason {
+    /// Of packets that the socket has not taken.
+    fn of(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::WouldBlock { Self::BufferFull } else { Self::SendError }
+    }
+}
+
 const DROPS: [(DropReason, &str); 3] = [
     (DropReason::Limit, "limit"),
     (DropReason::BufferFull, "buffer_full"),
@@ -193,10 +200,7 @@ impl Relay {
             let packets = send.iter().map(Run::packets).sum();
             match self.udp.try_send(&batch) {
                 Ok(()) => self.counters.sent(send, packets),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.counters.dropped(DropReason::BufferFull, packets);
-                }
-                Err(_) => self.counters.dropped(DropReason::SendError, packets),
+                Err(error) => self.counters.dropped(DropReason::of(&error), packets),
             }
             rest = others;
         }
@@ -247,6 +251,14 @@ mod tests {
             start: 7,
             end: 7 + len,
             segment,
+        }
+    }
+
+    #[test]
+    fn what_a_full_socket_does_not_take_counts_as_such() {
+        assert_eq!(DropReason::of(&io::ErrorKind::WouldBlock.into()), DropReason::BufferFull);
+        for code in [libc::EMSGSIZE, libc::EPERM, libc::ENETUNREACH, libc::ENOBUFS] {
+            assert_eq!(DropReason::of(&io::Error::from_raw_os_error(code)), DropReason::SendError);
         }
     }
 

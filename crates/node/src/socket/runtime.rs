@@ -11,6 +11,7 @@ use std::time::Instant;
 use noq::{AsyncTimer, AsyncUdpSocket, TokioRuntime};
 
 use super::outbox::Outbox;
+use super::{Writable, writable};
 
 /// Polls of one turn. A connection makes 20 packets in each; three fill what one send can hold.
 const MAX_POLLS: usize = 3;
@@ -37,8 +38,6 @@ impl noq::Runtime for TurnRuntime {
         TokioRuntime.now()
     }
 }
-
-type Writable = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One of noq's tasks.
 struct Task {
@@ -73,8 +72,8 @@ impl Task {
                 self.writable = None;
                 return;
             }
-            let Some(udp) = self.outbox.socket().cloned() else { return };
-            let writable = self.writable.get_or_insert_with(|| Box::pin(async move { udp.writable().await }));
+            let Some(udp) = self.outbox.socket() else { return };
+            let writable = self.writable.get_or_insert_with(|| writable(udp));
             match writable.as_mut().poll(&mut cx) {
                 Poll::Pending => return,
                 Poll::Ready(()) => self.writable = None,
